@@ -1,0 +1,132 @@
+"""Python API: methods on images, methods on datasets, without the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from zsad_bench.config import compose_config
+from zsad_bench.data import Dataset
+from zsad_bench.encoder import ClipEncoder
+from zsad_bench.errors import UserError
+from zsad_bench.evaluator import EvaluationOptions, Evaluator, text_cache
+from zsad_bench.images import read_image_file
+from zsad_bench.method import Method, Prediction
+from zsad_bench.plugins import build
+from zsad_bench.prompts import load_ensemble
+from zsad_bench.results import CategoryResult
+
+Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
+
+
+class BoundMethod:
+    """A method together with the encoder it uses.
+
+    Attributes:
+        method: the plugin.
+        encoder: the encoder.
+    """
+
+    def __init__(self, method: Method, encoder: ClipEncoder) -> None:
+        self.method = method
+        self.encoder = encoder
+        self._ensemble = load_ensemble(method.prompts) if method.prompts else None
+        method.attach(encoder.spec)
+        self._request = method.request()
+
+    def predict_images(
+        self,
+        images: Sequence[Image.Image | str | Path] | Tensor,
+        class_name: str,
+        is_texture: bool = False,
+        image_ids: Sequence[str] = (),
+    ) -> Prediction:
+        """Scores and maps of images that are one batch of one category.
+
+        Args:
+            images: PIL images or paths, or an already normalised float tensor (B, 3, S, S).
+            class_name: the noun for prompts, put in as it is ("metal nut").
+            is_texture: a surface rather than an object; some prompt ensembles differ.
+            image_ids: names that seed whatever is random inside a method; by default the position in the list.
+
+        Returns:
+            ``scores`` (B,) and ``maps`` (B, S, S), float32; larger is more anomalous.
+
+        Raises:
+            UserError: no image, or a file that cannot be read.
+            ValueError: a tensor of another shape.
+        """
+        if len(images) == 0:
+            raise UserError("predict_images: the list of images is empty; give at least one image")
+        if isinstance(images, Tensor):
+            pixels = images.float()
+        else:
+            opened = [image if isinstance(image, Image.Image) else read_image_file(Path(image)) for image in images]
+            pixels = self.encoder.preprocess(opened)
+        text = None if self._ensemble is None else text_cache(self.encoder).features(self._ensemble, class_name, is_texture)
+        self.method.prepare(text)
+        predictions = [self.method.predict(self.encoder.encode(pixels, self._request, image_ids))]
+        (final,) = self.method.finalize(predictions)
+        return Prediction(scores=final.scores.float(), maps=final.maps.float())
+
+
+def load_method(name: str, encoder: ClipEncoder, **overrides: Value) -> BoundMethod:
+    """A method by the name of its YAML in ``conf/method``.
+
+    Args:
+        name: for example ``winclip``.
+        encoder: from :func:`~zsad_bench.encoder.load_encoder`.
+        **overrides: keys of the YAML with new values.
+
+    Raises:
+        UserError: unknown method or key (naming the nearest valid one), or a value of the wrong type or range.
+    """
+    config = compose_config([f"method={name}", *_as_overrides("method", overrides)])
+    return BoundMethod(build(config.method, Method, "method"), encoder)  # type: ignore[type-abstract]
+
+
+def load_dataset(name: str, **overrides: Value) -> Dataset:
+    """A dataset by the name of its YAML in ``conf/dataset``; ``root=...`` says where it lies.
+
+    Raises:
+        UserError: unknown dataset or key, or a value of the wrong type.
+    """
+    config = compose_config([f"dataset={name}", *_as_overrides("dataset", overrides)])
+    return build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
+
+
+def evaluate(
+    method: BoundMethod, dataset: Dataset, batch_size: int | str = 8, seed: int = 0, sweep200: bool = False
+) -> list[CategoryResult]:
+    """Evaluate a method on all selected categories of a dataset, in memory; nothing is written.
+
+    Returns:
+        One result per category, with metrics (fractions) and the score of every image.
+    """
+    evaluator = Evaluator(dataset, method.method, method.encoder, EvaluationOptions(batch_size, seed, sweep200=sweep200))
+    return [evaluator.evaluate(category, dataset.samples(category)).result for category in dataset.categories]
+
+
+def _as_overrides(group: str, values: Mapping[str, Value]) -> list[str]:
+    return [f"{group}.{key}={_literal(value)}" for key, value in values.items()]
+
+
+def _literal(value: Value) -> str:
+    """A value in Hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_literal(str(key))}:{_literal(item)}" for key, item in value.items()) + "}"
+    if not isinstance(value, str) and isinstance(value, Sequence):
+        return "[" + ",".join(_literal(item) for item in value) + "]"
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"

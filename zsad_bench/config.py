@@ -1,0 +1,271 @@
+"""Typed configuration: every key is checked, and every mistake is one clear line, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Union
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zsad_bench.errors import UserError
+
+CONFIG_MODULE = "zsad_bench.conf"
+GROUPS = ("method", "dataset", "encoder")
+CHOICES = {
+    "on_error": ("stop", "skip"),
+    "maps": ("sheet", "all", "none"),
+    "overwrite": ("missing", "always"),
+    "encoder.resize": ("squash", "shortest"),
+    "encoder.precision": ("fp32", "bf16", "fp16"),
+}
+MINIMUM = {"batch_size": 1, "limit": 1, "seed": 0, "evaluation_size": 1, "encoder.chunk_size": 1, "encoder.image_size": 1}
+
+# Choices that say where and how to run but do not belong into the name of the results folder.
+_NOT_IN_NAME = {"results_dir", "overwrite", "on_error", "maps", "encoder.device", "encoder.chunk_size"}
+_LONGEST_NAME = 100
+
+
+@dataclass
+class EncoderConfig:
+    """Keys of ``conf/encoder/*.yaml``; their meaning stands at :func:`zsad_bench.encoder.load_encoder`."""
+
+    model: str = MISSING
+    pretrained: str | None = None
+    image_size: int | None = None
+    resize: str = "squash"
+    device: str = "auto"
+    precision: str = "fp32"
+    chunk_size: int = 8
+    sha256: str | None = None
+
+
+@dataclass
+class BenchConfig:
+    """Top-level keys; ``conf/config.yaml`` says what each means. Keys of methods and datasets stand in their YAML."""
+
+    method: Any = MISSING
+    dataset: Any = MISSING
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    batch_size: Union[int, str] = 8  # noqa: UP007 (OmegaConf on Python 3.10 reads this form)
+    seed: int = 0
+    limit: int | None = None
+    evaluation_size: int | None = None
+    sweep200: bool = False
+    on_error: str = "stop"
+    maps: str = "sheet"
+    overwrite: str = "missing"
+    results_dir: str = "results"
+    name: str = MISSING
+
+
+ConfigStore.instance().store("bench_schema", BenchConfig)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """A Hydra session of our own, also inside a program that runs under Hydra already."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose and check one job's config.
+
+    Args:
+        overrides: as on the command line, without sweeps.
+
+    Raises:
+        UserError: naming the key that is unknown, of the wrong type or out of range, and the nearest valid one.
+    """
+    with _hydra():
+        try:
+            config = compose("config", overrides=with_name(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_explain(error, overrides)) from None
+        _check_types(config, overrides)
+    _check_values(config)
+    return config
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Override lists that together visit every value of a sweep once, for checking it before it starts."""
+    parsed = _parse(overrides)
+    values = [list(item.sweep_string_iterator()) if item.is_sweep_override() else [text] for item, text in zip(parsed, overrides, strict=True)]
+    options = [
+        [f"{item.input_line.split('=', 1)[0]}={value}" for value in choices] if item.is_sweep_override() else choices
+        for item, choices in zip(parsed, values, strict=True)
+    ]
+    first = [choices[0] for choices in options]
+    jobs = [first]
+    for position, choices in enumerate(options):
+        jobs += [[*first[:position], choice, *first[position + 1 :]] for choice in choices[1:]]
+    return jobs
+
+
+def _parse(overrides: Sequence[str]) -> list[Any]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise UserError(_explain(error, overrides)) from None
+    return parsed
+
+
+def with_name(overrides: Sequence[str]) -> list[str]:
+    """The overrides with a results folder, if none was given."""
+    if any(text.lstrip("+").startswith("name=") for text in overrides):
+        return list(overrides)
+    return [*overrides, f"name={run_name(overrides)}"]
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """Name of the results folder, made from the choices; the same choices give the same name. ``[a-z0-9_.-]`` only."""
+    parts = {"method": "winclip", "dataset": "demo"}
+    for text in overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        if key in parts:
+            parts[key] = value
+    if root := next((text.split("=", 1)[1] for text in overrides if text.startswith("dataset.root=")), ""):
+        parts["dataset"] += f"-{Path(root.strip(chr(34) + chr(39))).name}"
+    shown = list(parts.values())
+    for text in sorted(overrides):
+        key, _, value = text.lstrip("+~").partition("=")
+        value = Path(value.strip("'\"")).name if "/" in value and "," not in value else value
+        if key not in {*parts, *_NOT_IN_NAME, "name", "dataset.root"} and not key.startswith("hydra"):
+            shown.append(f"{key.split('.')[-1]}-{value}")
+    name = "_".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in shown)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - 9]}-{digest}"
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """One line for an error of Hydra or OmegaConf."""
+    text = str(error)
+    if match := re.search(r"Error parsing override '(.+)'", text):
+        return f"'{match.group(1)}': cannot be read; write key=value, with quotes around values that hold spaces or commas"
+    if isinstance(error, MissingConfigException) and (match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)):
+        group, option = match.group(1) or "config", match.group(2)
+        options = list(error.options or [])
+        listed = f"; choose from {', '.join(options)}"
+        return f"{group}={option}: no such {group}{_near(option, options) or listed}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match.group(1)
+        return f"{key}: no such key{_near(key, _known_keys(overrides))}"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match.group(1)}: several values need a sweep: python -m zsad_bench -m {match.group(1)}"
+    if match := re.search(r"Error merging override (.+)", text):
+        reason = str(error.__cause__ or "").splitlines()
+        return f"{match.group(1)}: {reason[0] if reason else 'wrong type'}"
+    return text.splitlines()[0]
+
+
+def _near(word: str, choices: Sequence[str]) -> str:
+    """Nearest valid key or option; a key is also found by its last part alone."""
+    near = get_close_matches(word, choices, n=1, cutoff=0.6)
+    if not near:
+        last = {choice.split(".")[-1]: choice for choice in reversed(choices)}
+        near = [last[match] for match in get_close_matches(word.split(".")[-1], list(last), n=1, cutoff=0.75)]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _group_choices(overrides: Sequence[str]) -> list[str]:
+    return [text for text in overrides if text.split("=", 1)[0] in GROUPS or text.startswith("hydra.searchpath")]
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    try:
+        config = compose("config", overrides=[*_group_choices(overrides), "name=x"])
+    except (HydraException, OmegaConfBaseException):
+        config = compose("config", overrides=["name=x"])
+    return list(_flatten(config))
+
+
+def _flatten(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        name = f"{prefix}{key}"
+        yield name
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            child = node[key]
+            if isinstance(child, DictConfig):
+                yield from _flatten(child, f"{name}.")
+
+
+def _check_types(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Keys of methods and datasets have the type of the value in their YAML; ``null`` there leaves it open."""
+    changed = [key for key in (text.split("=", 1)[0] for text in overrides) if key.split(".")[0] in ("method", "dataset") and "." in key]
+    if not changed:
+        return
+    defaults = compose("config", overrides=[*_group_choices(overrides), "name=x"])
+    for key in changed:
+        before = None if OmegaConf.is_missing(defaults, key) else OmegaConf.select(defaults, key)
+        now = OmegaConf.select(config, key)
+        if before is None or isinstance(now, type(before)) and isinstance(now, bool) == isinstance(before, bool):
+            continue
+        if isinstance(before, float) and isinstance(now, int) and not isinstance(now, bool):
+            continue
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(type(before), "a list or mapping as in its YAML")
+        raise UserError(f"{key}={now}: must be {kind}, as {key}={before} is by default")
+
+
+def _check_values(config: DictConfig) -> None:
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(config, key)
+        if value not in choices:
+            raise UserError(f"{key}={value}: choose {' or '.join(choices)}{_near(str(value), choices)}")
+    for key, minimum in MINIMUM.items():
+        value = OmegaConf.select(config, key)
+        if isinstance(value, int) and value < minimum:
+            raise UserError(f"{key}={value}: must be at least {minimum}")
+    if isinstance(config.batch_size, str) and config.batch_size != "all":
+        raise UserError(f"batch_size={config.batch_size}: must be a whole number of at least 1, or all")
+    if not isinstance(config.method, DictConfig) or "_target_" not in config.method:
+        raise UserError("method: its YAML needs a _target_ (the class) and keys")
+    if not isinstance(config.dataset, DictConfig) or "_target_" not in config.dataset:
+        raise UserError("dataset: its YAML needs a _target_ (the class) and keys")
+    if OmegaConf.is_missing(config.dataset, "root"):
+        raise UserError(f"dataset.root: dataset={config.dataset.name} needs the folder with your images: dataset.root=<folder>")
+
+
+def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str | None = None) -> str:
+    """Hash of everything in a job's config that can change its numbers: 12 hex digits.
+
+    Paths, device, chunk size and output options are left out, so the same job has the same identity on every machine;
+    a weights file counts by its content, and the dataset by its categories.
+    """
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    dataset = {key: value for key, value in plain["dataset"].items() if key not in _DESCRIPTION}
+    encoder = {key: value for key, value in plain["encoder"].items() if key not in ("device", "chunk_size", "sha256")}
+    if weights_sha256 is not None:
+        encoder["pretrained"] = weights_sha256
+    encoder["model"] = Path(encoder["model"]).name
+    keys = ("method", "batch_size", "seed", "limit", "evaluation_size", "sweep200", "on_error")
+    content = {**{key: plain[key] for key in keys}, "dataset": {**dataset, "categories": list(categories)}, "encoder": encoder, "format": RESULT_FORMAT}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+# Raised when a change of the code changes numbers, so that results of older versions are computed again.
+RESULT_FORMAT = 1
+_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected"}

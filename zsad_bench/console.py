@@ -1,0 +1,75 @@
+"""Everything the command line says: one console, tables, and the bar that shows progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from zsad_bench.results import percent, shown_metrics
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def warn(message: str) -> None:
+    """A warning that nobody can overlook, in one paragraph on the error stream."""
+    err.print(Text(f"warning: {message}", style="bold yellow"), soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """An error in one line on the error stream."""
+    err.print(Text(f"error: {message}", style="bold red"), soft_wrap=True)
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} images/s" if task.speed else "", style="dim")
+
+
+def progress() -> Progress:
+    """A progress bar over images: share done, images per second, time remaining."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True)
+
+
+_HEADINGS = {"n_images": "n", "n_anomalous": "anom.", "batch_size": "batch"}
+
+
+def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", caption="percent", caption_justify="right", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    metrics = shown_metrics(rows)
+    for label in labels:
+        table.add_column(_HEADINGS.get(label, label), overflow="fold")
+    for metric in metrics:
+        table.add_column(metric.replace("_", "\n", 1), justify="right")
+    for row in rows.to_dict("records"):
+        style = "bold" if row.get("category") == "mean" else None
+        cells = [Text("-" if pd.isna(row[label]) else str(row[label])) for label in labels]
+        table.add_row(*cells, *(percent(row[metric]) for metric in metrics), style=style)
+    return table
+
+
+def show_metrics(metrics: pd.DataFrame, path: Path) -> None:
+    """Print the rows of one job."""
+    if metrics.empty:
+        return
+    first = metrics.iloc[0]
+    title = f"{first['method']} ({first['variant']}) on {first['dataset']}, batch {first['batch_size']}, {first['encoder']}"
+    out.print(_table(title, metrics, ["category", "n_images", "n_anomalous"]))
+    for note in sorted({f"{row['category']}: {row['notes']}" for row in metrics.to_dict("records") if row["notes"]}):
+        out.print(Text(note, style="dim"))
+    out.print(Text(f"rows: {path}"), soft_wrap=True)
+
+
+def show_leaderboard(board: pd.DataFrame, path: Path) -> None:
+    """Print the leaderboard of a sweep."""
+    if board.empty:
+        return
+    out.print(_table("leaderboard", board, ["rank", "method", "variant", "setting", "dataset", "batch_size", "seed", "categories"]))
+    out.print(Text(f"leaderboard: {path}"), soft_wrap=True)

@@ -1,0 +1,163 @@
+"""``zsad-bench data check``: read every file of a dataset, count, and report what is wrong before a run does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from zsad_bench.data import SPLITS, Dataset, Problem, Sample, Split, UnreadableImage
+from zsad_bench.errors import UserError
+from zsad_bench.images import palette_background
+
+
+@dataclass
+class CategoryCounts:
+    """What was found in one category. Sizes are (width, height) in pixels."""
+
+    train_normal: int = 0
+    train_anomalous: int = 0
+    test_normal: int = 0
+    test_anomalous: int = 0
+    unlabelled: int = 0
+    masks: int = 0
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+
+    def add(self, sample: Sample, split: Split) -> None:
+        """Count one sample."""
+        if sample.label is None:
+            self.unlabelled += 1
+        else:
+            name = f"{split}_{'anomalous' if sample.label else 'normal'}"
+            setattr(self, name, getattr(self, name) + 1)
+        self.masks += sample.mask_path is not None
+
+    def as_dict(self) -> dict[str, int]:
+        """Count name -> number, the names that ``expected`` uses."""
+        return {
+            "train_normal": self.train_normal,
+            "train_anomalous": self.train_anomalous,
+            "test_normal": self.test_normal,
+            "test_anomalous": self.test_anomalous,
+            "unlabelled": self.unlabelled,
+        }
+
+
+def check(dataset: Dataset, console: Console) -> int:
+    """Print counts per category and every problem of the selected categories.
+
+    Returns the exit code: 1 when there is a problem of severity "error", else 0. UserError when the root is missing or
+    of another layout.
+    """
+    counts, problems = inspect(dataset, console)
+    console.print(_counts_table(dataset, counts))
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if problems:
+        console.print(_problems_table([*errors, *(p for p in problems if p.severity == "warning")]))
+    console.print(f"{len(errors)} errors, {len(problems) - len(errors)} warnings in {escape(str(dataset.root))}")
+    return 1 if errors else 0
+
+
+def inspect(dataset: Dataset, console: Console) -> tuple[dict[str, CategoryCounts], list[Problem]]:
+    """Counts per selected category and all problems, from reading every image and mask."""
+    counts = {category: CategoryCounts() for category in dataset.categories}
+    problems = list(dataset.problems())
+    work = [(sample, split) for c in dataset.categories for split in SPLITS for sample in dataset.listed(c, split)]
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        for sample, split in progress.track(work):
+            counts[sample.category].add(sample, split)
+            problems.extend(_read(dataset, sample, counts[sample.category]))
+    problems.extend(_unexpected(dataset, counts))
+    return counts, problems
+
+
+def _read(dataset: Dataset, sample: Sample, counts: CategoryCounts) -> list[Problem]:
+    """Read one image and its mask; what is wrong with them."""
+
+    def problem(path: Path, message: str, severity: Literal["error", "warning"] = "error") -> list[Problem]:
+        where = path.relative_to(dataset.root) if path.is_relative_to(dataset.root) else path
+        return [Problem(where.as_posix(), message.removeprefix(f"{path}: "), severity, sample.category)]
+
+    try:
+        counts.sizes.add(dataset.read_image(sample).size)
+    except UnreadableImage as error:
+        return problem(sample.path, str(error))
+    if sample.mask_path is None:
+        return []
+    try:
+        mask = dataset.read_mask(sample)
+        background = palette_background(sample.mask_path)
+    except UserError as error:
+        return problem(sample.mask_path, str(error))
+    if mask is not None and not mask.any():
+        return problem(sample.mask_path, "marks no pixel although the image counts as anomalous", "warning")
+    if background not in (None, (0, 0, 0)):
+        message = "index 0 of this palette mask is not black; indices count, not colours, so check it"
+        return problem(sample.mask_path, message, "warning")
+    return []
+
+
+def _unexpected(dataset: Dataset, counts: Mapping[str, CategoryCounts]) -> list[Problem]:
+    """Where counts differ from those of the published dataset.
+
+    The totals of a dataset are compared only when at least one of its categories is there and none is deselected: the
+    same configuration also serves other datasets of the same layout.
+    """
+    problems = []
+    for category, found in counts.items():
+        for name, value in dataset.expected.get(category, {}).items():
+            if (actual := found.as_dict()[name]) != value:
+                message = f"{name}: {actual} found, {value} in the published dataset; unpack it again"
+                problems.append(Problem(category, message, "error", category))
+    total = dict(dataset.expected.get("total", {}))
+    known = any(dataset.has_class_name(category) for category in counts)
+    if not total or not known or dataset.categories != dataset.all_categories:
+        return problems
+    n_categories = total.pop("categories", len(counts))
+    if len(counts) != n_categories:
+        message = f"{len(counts)} categories found, {n_categories} in the published dataset; a mean over them differs"
+        return [*problems, Problem(".", message, "warning")]
+    for name, value in total.items():
+        if (actual := sum(found.as_dict()[name] for found in counts.values())) != value:
+            message = f"{name}: {actual} in all, {value} in the published dataset; unpack it again"
+            problems.append(Problem(".", message, "error"))
+    return problems
+
+
+def _counts_table(dataset: Dataset, counts: Mapping[str, CategoryCounts]) -> Table:
+    table = Table(title=escape(f"{dataset.title} ({dataset.protocol})"))
+    table.add_column("category", overflow="fold")
+    table.add_column("in prompts", overflow="fold")
+    for name in ("train\nnormal", "test\nnormal", "test\nanomalous", "un-\nlabelled", "masks"):
+        table.add_column(name, justify="right")
+    table.add_column("width x height")
+    for category, found in counts.items():
+        numbers = (found.train_normal, found.test_normal, found.test_anomalous, found.unlabelled, found.masks)
+        name = escape(dataset.class_name(category))
+        table.add_row(escape(category), name, *(str(number) for number in numbers), _size_range(found.sizes))
+    return table
+
+
+def _size_range(sizes: set[tuple[int, int]]) -> str:
+    if not sizes:
+        return "-"
+    widths, heights = ({size[axis] for size in sizes} for axis in (0, 1))
+    return " x ".join(f"{min(v)}" if min(v) == max(v) else f"{min(v)}-{max(v)}" for v in (widths, heights))
+
+
+def _problems_table(problems: Sequence[Problem]) -> Table:
+    table = Table(title="problems", show_lines=False)
+    table.add_column("")
+    table.add_column("file or folder", overflow="fold")
+    table.add_column("what is wrong", overflow="fold")
+    for problem in problems:
+        style = "red" if problem.severity == "error" else "yellow"
+        table.add_row(f"[{style}]{problem.severity}[/]", escape(problem.path), escape(problem.message))
+    return table

@@ -1,0 +1,34 @@
+"""Facts about the machine and the software, for timing files only: results themselves do not depend on them."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+@lru_cache(maxsize=1)
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def facts(device: torch.device) -> dict[str, str]:
+    """Device and versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()} ({torch.get_num_threads()} threads)"
+    packages = {package: version(package) for package in ("torch", "open_clip_torch", "zsad-bench")}
+    return {"device": name, "python": platform.python_version(), **packages}
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

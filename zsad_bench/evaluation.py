@@ -1,0 +1,71 @@
+"""From scores and maps of one category to its metrics, with a reason for everything that is left out or undefined."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad_bench.data import Dataset, Sample
+from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
+from zsad_bench.preprocess import Geometry, mask_to_array
+
+Evaluated = tuple[dict[str, float], list[str]]
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """Hash of the names, labels and file sizes of a category: changes when the user's files change."""
+    lines = []
+    for sample in samples:
+        sizes = [path.stat().st_size if path is not None and path.exists() else -1 for path in (sample.path, sample.mask_path)]
+        lines.append(f"{sample.image_id}|{sample.label}|{sample.defect_type}|{sizes}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def evaluate_images(samples: Sequence[Sample], scores: NDArray[np.float32]) -> Evaluated:
+    """Image-level metrics over the labelled images; all NaN unless both classes are present.
+
+    With one class only AUROC has no value, and AP and F1-max are 1 or 0 whatever the method does, so none is reported.
+    """
+    labelled = [index for index, sample in enumerate(samples) if sample.label is not None]
+    labels = np.array([samples[index].label for index in labelled], dtype=np.int64)
+    notes = []
+    if 0 < len(labelled) < len(samples):
+        notes.append(f"{len(samples) - len(labelled)} images without a label left out of image metrics")
+    if len(set(labels.tolist())) == 2:
+        return image_metrics(labels, scores[labelled]), notes
+    reason = "no labels" if not labelled else "no anomalous image" if not labels.any() else "no normal image"
+    return dict.fromkeys(("image_auroc", "image_ap", "image_f1max"), math.nan), [*notes, f"image metrics undefined: {reason}"]
+
+
+def read_masks(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry) -> list[NDArray[np.bool_] | None]:
+    """Per sample the mask at the map's size, None where there is none. Raises UserError for a mask of another size."""
+    masks = (dataset.read_mask(sample) for sample in samples)
+    return [None if mask is None else mask_to_array(mask, geometry) for mask in masks]
+
+
+def evaluate_pixels(
+    samples: Sequence[Sample], masks: Sequence[NDArray[np.bool_] | None], maps: NDArray[np.float32], sweep200: bool
+) -> Evaluated:
+    """Pixel-level metrics over all images with known pixels, normal images included.
+
+    An anomalous image without a mask file is left out: counting its pixels as normal would punish a right answer.
+    """
+    known = [index for index, mask in enumerate(masks) if mask is not None]
+    without = sum(sample.label == 1 and mask is None for sample, mask in zip(samples, masks, strict=True))
+    notes = [f"{without} anomalous images without a mask left out of pixel metrics"] if without else []
+    names = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", *(["pixel_aupro_sweep200"] if sweep200 else [])]
+    truth = np.stack([mask for mask in masks if mask is not None]) if known else np.zeros((0, 1, 1), dtype=bool)
+    if not truth.any():
+        reason = "no anomalous pixel in any mask" if known else "no masks"
+        return dict.fromkeys(names, math.nan), [*notes, f"pixel metrics undefined: {reason}"]
+    metrics = pixel_metrics(truth, maps[known] if len(known) < len(maps) else maps, sweep200=sweep200)
+    vanished = sum(
+        sample.label == 1 and mask is not None and not mask.any() for sample, mask in zip(samples, masks, strict=True)
+    )
+    if vanished:
+        notes.append(f"{vanished} anomalous images have an empty mask at the size of evaluation")
+    return metrics, notes + [f"{name} undefined: {why}" for name, why in undefined_reasons(metrics, truth).items()]

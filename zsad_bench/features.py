@@ -1,0 +1,133 @@
+"""What a method may ask of the encoder, and what it gets for one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, order=True)
+class Stream:
+    """A surgery stream: a running sum of attention outputs that never feeds back into the ordinary residual stream.
+
+    Block ``l`` contributes ``O_l(A v)``, where ``A`` is the mean over ``attention`` of the self-self attention maps
+    ``softmax(z z^T / sqrt(d_head))`` with ``z`` the queries, keys or values that block ``l`` computes from the
+    *ordinary* stream. There is no feed-forward network (CLIP Surgery, arXiv 2304.05653; AnoVL, arXiv 2308.15939;
+    CLIP-AD, arXiv 2311.00453).
+
+    Attributes:
+        attention: which projections attend to themselves, out of ``"q"``, ``"k"``, ``"v"``.
+        start: first contributing block, 1-based.
+        restart: the sum starts anew after every so many blocks counted from ``start``; 0 means never.
+        embedding: whether the embedded tokens (after ``ln_pre``) are the first summand.
+    """
+
+    attention: tuple[str, ...] = ("v",)
+    start: int = 1
+    restart: int = 0
+    embedding: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.attention or set(self.attention) - {"q", "k", "v"}:
+            raise ValueError(f"Stream.attention must name some of 'q', 'k', 'v', got {self.attention}")
+        if self.start < 1 or self.restart < 0:
+            raise ValueError(f"Stream.start must be >= 1 and restart >= 0, got {self.start} and {self.restart}")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A point of the image tower at which tokens are taken.
+
+    Attributes:
+        block: 1-based block number, as papers count; -1 is the last block.
+        stream: a surgery stream, or None for the ordinary residual stream.
+        projected: apply ``ln_post`` and the visual projection, as CLIP does to its class token.
+        after_attention: take the ordinary stream between the block's attention and its feed-forward network.
+    """
+
+    block: int
+    stream: Stream | None = None
+    projected: bool = False
+    after_attention: bool = False
+
+    def __post_init__(self) -> None:
+        if self.block < 1 and self.block != -1:
+            raise ValueError(f"Tap.block is 1-based (or -1 for the last block), got {self.block}")
+        if self.after_attention and self.stream is not None:
+            raise ValueError("Tap.after_attention exists for the ordinary stream only")
+
+    def resolve(self, n_blocks: int) -> Tap:
+        """The same tap with a positive block number; raises ValueError if the tower has fewer blocks."""
+        block = n_blocks if self.block == -1 else self.block
+        if block > n_blocks:
+            raise ValueError(f"tap after block {block}, but the image tower has {n_blocks} blocks")
+        return Tap(block, self.stream, self.projected, self.after_attention)
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """Everything a method needs of the encoder, besides the class token that every batch has.
+
+    Attributes:
+        taps: token taps.
+        windows: side lengths, in patches, of the square windows (stride 1) that are embedded one by one.
+        pixels: whether the method wants the pixel tensor and the ``encode`` callable.
+    """
+
+    taps: tuple[Tap, ...] = ()
+    windows: tuple[int, ...] = ()
+    pixels: bool = False
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Features of the images of one batch, all of one category, in float32.
+
+    Attributes:
+        image_ids: one id per image, unique in the dataset.
+        class_tokens: (B, D) projected class tokens, not normalised: CLIP's image embedding.
+        tokens: per tap (B, 1 + N, C), class token first; C is the embedding size if projected, else the width.
+        grid: (h, w) patches, N = h * w, row-major.
+        image_size: (H, W) pixels of the encoder's input, the size of anomaly maps.
+        windows: per window side k (B, (h - k + 1) * (w - k + 1), D) projected class tokens, row-major positions.
+        pixels: (B, 3, H, W) normalised images, only if requested.
+        encode: encodes derived images of the same size, only if ``pixels`` was requested.
+    """
+
+    image_ids: tuple[str, ...]
+    class_tokens: Tensor
+    tokens: Mapping[Tap, Tensor]
+    grid: tuple[int, int]
+    image_size: tuple[int, int]
+    windows: Mapping[int, Tensor] = field(default_factory=dict)
+    pixels: Tensor | None = None
+    encode: Callable[[Tensor, FeatureRequest], FeatureBatch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def patches(self, tap: Tap) -> Tensor:
+        """Patch tokens (B, N, C) of a requested tap."""
+        return self.tokens[tap][:, 1:]
+
+    def class_token(self, tap: Tap) -> Tensor:
+        """Class-token row (B, C) of a requested tap."""
+        return self.tokens[tap][:, 0]
+
+    @staticmethod
+    def concatenate(parts: list[FeatureBatch]) -> FeatureBatch:
+        """One batch of several parts that were encoded with the same request."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return FeatureBatch(
+            image_ids=tuple(image_id for part in parts for image_id in part.image_ids),
+            class_tokens=torch.cat([part.class_tokens for part in parts]),
+            tokens={tap: torch.cat([part.tokens[tap] for part in parts]) for tap in first.tokens},
+            grid=first.grid,
+            image_size=first.image_size,
+            windows={side: torch.cat([part.windows[side] for part in parts]) for side in first.windows},
+        )

@@ -1,0 +1,128 @@
+"""Image and mask files to pixels: the only place where Pillow meets a user's files.
+
+Rules (``docs/datasets.md`` gives the reasons):
+
+- The EXIF orientation is applied, to masks too.
+- Colour images become 8-bit RGB. Alpha is dropped, not blended, as ``convert("RGB")`` does in the reference codes.
+- 16-bit grey keeps its high byte (``value // 256``), which is also what Pillow does with 16-bit colour.
+- Masks are compared with a threshold in the units of the file, before any resizing. A palette mask holds class
+  numbers, so its indices are compared and its colours are not looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from zsad_bench.errors import UserError
+
+IMAGE_EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
+)
+
+_EXIF_ORIENTATION = 0x0112
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})  # orientations that swap width and height
+
+
+class UnreadableImage(UserError):  # noqa: N818 - the name says what the user has, as FileNotFound does
+    """An image or mask file that is missing, empty, truncated, not an image, or of a kind that is not supported."""
+
+
+def has_image_extension(path: Path) -> bool:
+    """True when the file name ends like an image's, in any case (``.JPG``)."""
+    return path.suffix.lower() in IMAGE_EXTENSIONS
+
+
+def read_image_file(path: Path) -> Image.Image:
+    """Decode a file to an upright 8-bit RGB image. Raises UnreadableImage naming the file."""
+    image = _decode(path)
+    if image.mode in {"I", "I;16", "I;16L", "I;16B", "I;16N"}:
+        image = _high_byte(image, path)
+    elif image.mode == "F":
+        raise UnreadableImage(f"{path}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB gives the same colours, but Pillow warns about it
+    return image.convert("RGB")
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels of the upright image, decoding only if the format needs it."""
+    try:
+        with Image.open(path) as image:
+            if image.format == "TIFF":  # Pillow turns these itself and reports the turned size early or late
+                image.load()
+                return image.height, image.width
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def read_mask_file(path: Path, threshold: int) -> np.ndarray:
+    """Read a mask file: bool (H, W), true where a pixel is anomalous, at the file's own size.
+
+    ``threshold`` is in the units of the file: 0 to 255 for 8 bits, 0 to 65535 for 16 bits, class numbers for palette
+    images. A pixel is anomalous when it is *greater*; in colour masks any channel is enough and alpha is ignored.
+    Raises UnreadableImage naming the file.
+    """
+    image = _decode(path)
+    if image.mode == "1":
+        image = image.convert("L")  # 0/255, so that a threshold such as 127 means the same as in 8-bit files
+    elif image.mode in {"LA", "La", "PA"}:
+        image = image.getchannel(0)
+    elif image.mode in {"RGBA", "RGBa", "RGBX"}:
+        image = Image.merge("RGB", [image.getchannel(band) for band in range(3)])
+    elif image.mode in {"CMYK", "YCbCr", "LAB", "HSV"}:
+        image = image.convert("RGB")
+    above = np.asarray(np.asarray(image) > threshold)
+    return np.asarray(above.any(axis=2)) if above.ndim == 3 else above
+
+
+def palette_background(path: Path) -> tuple[int, int, int] | None:
+    """Colour (0 to 255) of index 0 of a palette mask, None for other images. Raises UnreadableImage.
+
+    Palette masks with class numbers have black there. Another colour may mean that a tool has renumbered the palette.
+    """
+    image = _decode(path)
+    if image.mode != "P":
+        return None
+    red, green, blue = (image.getpalette("RGB") or [0, 0, 0])[:3]
+    return red, green, blue
+
+
+def _decode(path: Path) -> Image.Image:
+    """Decode fully and turn upright, in the file's own mode."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything on damaged files: SyntaxError, struct.error, KeyError...
+        raise _unreadable(path, error) from error
+
+
+def _high_byte(image: Image.Image, path: Path) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnreadableImage(f"{path}: 32-bit pixels have no agreed range; save it with 8 or 16 bits")
+    return Image.fromarray((values // 256).astype(np.uint8))
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableImage:
+    if isinstance(error, FileNotFoundError):
+        reason, remedy = "the file does not exist", "restore it (a broken link also looks like this)"
+    elif isinstance(error, PermissionError):
+        reason, remedy = "the file may not be read", "change its permissions"
+    elif isinstance(error, IsADirectoryError):
+        reason, remedy = "this is a folder, not an image file", "rename or remove it"
+    elif path.is_file() and path.stat().st_size == 0:
+        reason, remedy = "the file is empty (0 bytes)", "restore it or remove it"
+    elif isinstance(error, UnidentifiedImageError):
+        reason, remedy = "not an image, or of a format that is not supported", "restore it or remove it"
+    else:
+        reason, remedy = f"the image cannot be decoded ({error})", "restore it or remove it"
+    return UnreadableImage(f"{path}: {reason}; {remedy}")

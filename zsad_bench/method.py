@@ -1,0 +1,77 @@
+"""The contract of a method plugin: features of one batch in, image scores and anomaly maps out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from zsad_bench.encoder import EncoderSpec
+from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.prompts import TextFeatures
+
+Setting = Literal["single", "batch", "transductive", "few_shot", "auxiliary"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Result of one batch.
+
+    Attributes:
+        scores: (B,) float32, larger is more anomalous.
+        maps: (B, H, W) float32 at the encoder's input size, larger is more anomalous.
+    """
+
+    scores: Tensor
+    maps: Tensor
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 1 or self.maps.ndim != 3 or len(self.scores) != len(self.maps):
+            raise ValueError(f"Prediction needs (B,) scores and (B, H, W) maps, got {self.scores.shape} and {self.maps.shape}")
+
+
+class Method(ABC):
+    """Base class of all methods. A method owns no encoder, data loader, metric or file.
+
+    The engine calls, in this order: the constructor with the keys of the method's YAML; :meth:`attach` once with the
+    encoder's dimensions; :meth:`request`; for each category :meth:`prepare` and then :meth:`predict` for every batch;
+    :meth:`finalize` once all batches of the category are predicted.
+
+    Attributes:
+        setting: what the method sees. ``single``: one image; ``batch``: the images of its batch; ``transductive``: the
+            whole test set; ``few_shot``: normal reference images; ``auxiliary``: it was trained on other data.
+        encoder: dimensions of the encoder, set by :meth:`attach`.
+        prompts: name of the prompt ensemble, or None for methods without text.
+    """
+
+    setting: ClassVar[Setting]
+    encoder: EncoderSpec
+
+    def __init__(self, *, name: str, variant: str = "paper", prompts: str | None = None, reference_quirks: bool = False) -> None:
+        self.name = name
+        self.variant = variant
+        self.prompts = prompts
+        self.reference_quirks = reference_quirks
+
+    def attach(self, encoder: EncoderSpec) -> None:
+        """Take note of the encoder's dimensions; override to check that the settings fit them."""
+        self.encoder = encoder
+
+    @abstractmethod
+    def request(self) -> FeatureRequest:
+        """Features that :meth:`predict` needs."""
+
+    @abstractmethod
+    def prepare(self, text: TextFeatures | None) -> None:
+        """Start a category: take its text features (None if ``prompts`` is None) and forget the category before."""
+
+    @abstractmethod
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        """Scores and maps of the images of one batch."""
+
+    def finalize(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+        """Adjust the predictions of a whole category; only methods of setting ``transductive`` may use this."""
+        return predictions

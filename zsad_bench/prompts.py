@@ -1,0 +1,163 @@
+"""Prompt ensembles: state words x templates -> text embeddings of the normal and the abnormal state.
+
+An ensemble is data (``conf/prompts/<name>.yaml``). A method names one; the engine writes the prompts for a category,
+encodes them once and hands over the raw embeddings of every prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from zsad_bench.errors import UserError
+
+AVERAGES = ("unit", "raw")
+
+
+@dataclass(frozen=True)
+class PromptEnsemble:
+    """State phrases put into templates.
+
+    Attributes:
+        name: file name in ``conf/prompts`` without the suffix.
+        normal: phrases of the normal state; ``{}`` stands for the class name.
+        abnormal: phrases of the abnormal state.
+        templates: sentences; ``{}`` stands for the state phrase and ``{noun}``, if present, for a noun of ``nouns``.
+        nouns: words for the picture by kind of category, keys ``object`` and ``texture``; empty without ``{noun}``.
+        outer: which loop is the outer one when prompts are listed, ``state`` or ``template``.
+        average: how the embeddings of one state become one vector: ``unit`` normalises each before the mean (CLIP's own
+            prompt ensembling), ``raw`` takes the mean of the embeddings as they are. Both normalise the result.
+        class_names: ``readable`` names ("metal nut") or ``folder`` names as they stand on disk (``metal_nut``).
+        class_name_map: replacements that this ensemble makes in class names.
+    """
+
+    name: str
+    normal: tuple[str, ...]
+    abnormal: tuple[str, ...]
+    templates: tuple[str, ...]
+    nouns: dict[str, list[str]] = field(default_factory=dict)
+    outer: str = "state"
+    average: str = "unit"
+    class_names: str = "readable"
+    class_name_map: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in ("normal", "abnormal", "templates"):
+            lines = getattr(self, key)
+            if not lines or any("{}" not in line for line in lines):
+                raise UserError(f"prompts {self.name}: {key} must be a list of texts that each hold {{}}")
+        for key, choices in (("outer", ("state", "template")), ("average", AVERAGES), ("class_names", ("readable", "folder"))):
+            if getattr(self, key) not in choices:
+                raise UserError(f"prompts {self.name}: {key}={getattr(self, key)}; choose {' or '.join(choices)}")
+
+    def write(self, class_name: str, is_texture: bool = False) -> tuple[list[str], list[str]]:
+        """All normal and all abnormal prompts of a class, in the order of the ensemble."""
+        name = self.class_name_map.get(class_name, class_name)
+        nouns = self.nouns.get("texture" if is_texture else "object", [""])
+        templates = [_with_article(line.replace("{noun}", noun)) for noun in nouns for line in self.templates]
+
+        def fill(states: tuple[str, ...]) -> list[str]:
+            phrases = [state.replace("{}", name) for state in states]
+            if self.outer == "state":
+                return [template.replace("{}", phrase) for phrase in phrases for template in templates]
+            return [template.replace("{}", phrase) for template in templates for phrase in phrases]
+
+        return fill(self.normal), fill(self.abnormal)
+
+
+def _with_article(text: str) -> str:
+    """``a industrial photo`` -> ``an industrial photo``."""
+    return re.sub(r"\ba (?=industrial\b)", "an ", text)
+
+
+def ensemble_names() -> list[str]:
+    """Names of the bundled ensembles."""
+    folder = resources.files("zsad_bench.conf") / "prompts"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_ensemble(name: str) -> PromptEnsemble:
+    """An ensemble by its name in ``conf/prompts``, or by the path of a YAML file with the same keys.
+
+    Raises:
+        UserError: no such ensemble, unknown key, or a state or template without its placeholder.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else None
+    if path is None and name not in ensemble_names():
+        raise UserError(f"method.prompts={name}: no such ensemble; choose from {', '.join(ensemble_names())} or give a YAML file")
+    try:
+        text = path.read_text(encoding="utf-8") if path else (
+            resources.files("zsad_bench.conf") / "prompts" / f"{name}.yaml"
+        ).read_text(encoding="utf-8")
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    except OSError as error:
+        raise UserError(f"method.prompts={name}: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"method.prompts={name}: must be a YAML mapping")
+    known = set(PromptEnsemble.__dataclass_fields__) - {"name"}
+    values = {str(key): tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    unknown = set(values) - known
+    if unknown or {"normal", "abnormal", "templates"} - set(values):
+        raise UserError(f"prompts {name}: keys must be normal, abnormal, templates and optionally {sorted(known)}; unknown: {sorted(unknown)}")
+    return PromptEnsemble(name=name, **values)
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Text embeddings of one category.
+
+    Attributes:
+        class_name: the words that were put into the prompts.
+        normal: (n_normal, D) embeddings as CLIP gives them, not normalised, in the ensemble's order.
+        abnormal: (n_abnormal, D) likewise.
+        average: the ensemble's rule, ``unit`` or ``raw``.
+    """
+
+    class_name: str
+    normal: Tensor
+    abnormal: Tensor
+    average: str = "unit"
+
+    def vectors(self, average: str | None = None) -> Tensor:
+        """Unit vectors (2, D) of the normal (row 0) and the abnormal state (row 1); ``average`` overrides the rule."""
+        rule = average or self.average
+        if rule not in AVERAGES:
+            raise UserError(f"method.prompt_average={rule}; choose {' or '.join(AVERAGES)}")
+        groups = [F.normalize(group, dim=-1) if rule == "unit" else group for group in (self.normal, self.abnormal)]
+        return F.normalize(torch.stack([group.mean(dim=0) for group in groups]), dim=-1)
+
+
+class TextEncoder(Protocol):
+    """What is needed of an encoder here."""
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Texts to embeddings (n, D)."""
+
+
+class TextCache:
+    """Text embeddings by content: the same words are encoded once per encoder."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, Tensor] = {}
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        """(n, D) embeddings in the order of the prompts; only texts not seen before are encoded."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.encode_text(new), strict=True))
+        return torch.stack([self._known[prompt] for prompt in prompts])
+
+    def features(self, ensemble: PromptEnsemble, class_name: str, is_texture: bool = False) -> TextFeatures:
+        """Text features of a class."""
+        normal, abnormal = ensemble.write(class_name, is_texture)
+        embeddings = self.encode(normal + abnormal)
+        return TextFeatures(class_name, embeddings[: len(normal)], embeddings[len(normal) :], ensemble.average)

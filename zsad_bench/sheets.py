@@ -1,0 +1,120 @@
+"""Anomaly maps as pictures: one contact sheet a category, all its maps on ONE colour scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation
+
+from zsad_bench.data import Dataset, Sample
+from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
+from zsad_bench.results import atomic_path
+
+IMAGES_PER_SHEET = 12
+TILE = 168
+GAP = 6
+TITLE = 30
+OUTLINE = (0, 230, 118)
+COLOURS = "inferno"
+
+
+def write_maps(
+    folder: Path,
+    category: str,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    maps: NDArray[np.float32],
+    what: str,
+    geometry: Geometry,
+) -> None:
+    """Write ``<category>.png`` (``sheet`` and ``all``) and ``<category>.npz`` (``all``: ``image_ids``, ``maps`` float16)."""
+    name = category.replace("/", "_")
+    if what == "all":
+        with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
+            np.savez_compressed(file, image_ids=np.array([sample.image_id for sample in samples]), maps=maps.astype(np.float16))
+    if what in ("sheet", "all"):
+        sheet = contact_sheet(f"{dataset.name} / {category}", dataset, samples, maps, geometry)
+        with atomic_path(folder / f"{name}.png") as path:
+            sheet.save(path, format="PNG", optimize=True)
+
+
+def choose(samples: Sequence[Sample], maps: NDArray[np.float32]) -> list[int]:
+    """Which images to show: the strongest and evenly spaced weaker maps of both classes, anomalous images first."""
+    peaks = maps.reshape(len(maps), -1).max(axis=1)
+    anomalous = sorted((i for i, sample in enumerate(samples) if sample.label == 1), key=lambda i: (-peaks[i], samples[i].image_id))
+    others = sorted((i for i, sample in enumerate(samples) if sample.label != 1), key=lambda i: (-peaks[i], samples[i].image_id))
+    n_others = min(len(others), max(IMAGES_PER_SHEET // 3, IMAGES_PER_SHEET - len(anomalous)))
+    return _spread(anomalous, IMAGES_PER_SHEET - n_others) + _spread(others, n_others)
+
+
+def _spread(indices: Sequence[int], count: int) -> list[int]:
+    if count <= 0 or not indices:
+        return []
+    return [indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))]
+
+
+def contact_sheet(
+    title: str, dataset: Dataset, samples: Sequence[Sample], maps: NDArray[np.float32], geometry: Geometry
+) -> Image.Image:
+    """Photo with the true outline above, anomaly map below; the colour bar gives the scale of the whole category."""
+    shown = choose(samples, maps)
+    low, high = float(np.percentile(maps, 1)), float(np.percentile(maps, 99.9))
+    columns = min(6, max(1, len(shown)))
+    rows = -(-len(shown) // columns)
+    cell_height = 2 * TILE + GAP + 18
+    sheet = Image.new("RGB", (columns * (TILE + GAP) + GAP, TITLE + rows * (cell_height + GAP)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for position, index in enumerate(shown):
+        left = GAP + (position % columns) * (TILE + GAP)
+        top = TITLE + (position // columns) * (cell_height + GAP)
+        photo, heat = _panels(dataset, samples[index], maps[index], geometry, low, high)
+        draw.text((left, top), _fit(draw, font, f"{samples[index].defect_type or 'no label'}  {samples[index].path.name}"), "black", font)
+        sheet.paste(photo, (left, top + 18))
+        sheet.paste(heat, (left, top + 18 + TILE + GAP))
+    _legend(sheet, draw, font, title, low, high)
+    return sheet
+
+
+def _fit(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> str:
+    while draw.textlength(text, font) > TILE:
+        text = text[:-2].rstrip(".") + "."
+    return text
+
+
+def _panels(
+    dataset: Dataset, sample: Sample, anomaly_map: NDArray[np.float32], geometry: Geometry, low: float, high: float
+) -> tuple[Image.Image, Image.Image]:
+    photo = image_to_array(dataset.read_image(sample), Geometry(TILE, geometry.resize)).copy()
+    mask = dataset.read_mask(sample) if sample.label == 1 else None
+    scaled = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
+    heat = (colormaps[COLOURS](scaled)[..., :3] * 255).astype(np.uint8)
+    heat = np.array(Image.fromarray(heat).resize((TILE, TILE), Image.Resampling.BILINEAR))
+    if mask is not None:
+        inside = mask_to_array(mask, Geometry(TILE, geometry.resize))
+        outline = binary_dilation(inside, iterations=2) & ~inside
+        photo[outline] = OUTLINE
+        heat[outline] = OUTLINE
+    return Image.fromarray(photo), Image.fromarray(heat)
+
+
+def _legend(
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    title: str,
+    low: float,
+    high: float,
+) -> None:
+    """Title at the left, colour bar with its two ends at the right of the first line."""
+    bar = (colormaps[COLOURS](np.linspace(0, 1, 90))[None, :, :3] * 255).astype(np.uint8).repeat(12, axis=0)
+    left_text, right_text = f"{low:.3g}", f"{high:.3g}"
+    right = sheet.width - GAP - draw.textlength(right_text, font)
+    draw.text((right, 8), right_text, "black", font)
+    sheet.paste(Image.fromarray(bar), (int(right) - 96, 9))
+    draw.text((right - 102 - draw.textlength(left_text, font), 8), left_text, "black", font)
+    draw.text((GAP, 8), title, "black", font)

@@ -1,0 +1,255 @@
+"""Find CLIP weights (tag, local file, or none) and load them into an open_clip model, or say in one line why not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TypedDict, cast
+
+import open_clip
+import torch
+from open_clip.factory import convert_state_dict, load_state_dict, resize_pos_embed
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from zsad_bench.errors import UserError
+
+DEMO_HINT = "to try the pipeline without them use encoder=demo dataset=demo"
+
+
+class ModelConfig(TypedDict, total=False):
+    """The part of an open_clip model config that is read here; other keys pass through."""
+
+    embed_dim: int
+    vision_cfg: dict[str, object]
+    text_cfg: dict[str, object]
+    quick_gelu: bool
+    custom_text: bool
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where weights come from.
+
+    Attributes:
+        label: what result rows show: the tag, the file's name, or ``random``.
+        path: local file, or None for random initialisation.
+        sha256: of a file that the user gave; None for tags (open_clip checks those) and random weights.
+    """
+
+    label: str
+    path: Path | None = None
+    sha256: str | None = None
+
+
+def read_model_config(model: str) -> ModelConfig:
+    """Model config of an open_clip name or of a JSON file; raises UserError naming near misses."""
+    if model.endswith(".json"):
+        path = local_path(model)
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"encoder.model={model}: no such file; give an open_clip model name or a model config JSON") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"encoder.model={model}: not a readable JSON file ({error})") from None
+        config = config.get("model_cfg", config)
+        if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
+            raise UserError(f"encoder.model={model}: not an open_clip model config (needs embed_dim, vision_cfg, text_cfg)")
+        return cast(ModelConfig, config)
+    config = open_clip.get_model_config(model)
+    if config is None:
+        raise UserError(f"encoder.model={model}: open_clip has no such model{did_you_mean(model, open_clip.list_models())}")
+    return cast(ModelConfig, config)
+
+
+def did_you_mean(word: str, choices: list[str]) -> str:
+    """``"; did you mean a, b?"`` for near misses, else the choices if they are few."""
+    from difflib import get_close_matches
+
+    lowered = {choice.lower(): choice for choice in choices}
+    near = [lowered[match] for match in get_close_matches(word.lower(), list(lowered), n=3, cutoff=0.5)]
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; choose from {', '.join(sorted(choices))}" if len(choices) <= 12 else ""
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, remembered while its size and time of change stay the same."""
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _tags_by_file(model: str) -> dict[str, str]:
+    """Release file name -> tag, for the tags of a model that open_clip loads from a URL of their own."""
+    urls = {tag: open_clip.get_pretrained_url(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)}
+    return {Path(url).name: tag for tag, url in urls.items() if url}
+
+
+def find_weights(model: str, pretrained: str | None, sha256: str | None = None) -> Weights:
+    """Resolve ``encoder.pretrained`` to a local file, downloading a tag's file if need be.
+
+    Raises:
+        UserError: unknown tag, missing file, wrong checksum, QuickGELU mismatch between tag and model, or no network.
+    """
+    if pretrained is None:
+        return Weights("random")
+    path = local_path(pretrained)
+    if path.suffix in {".pt", ".pth", ".bin", ".safetensors"} or path.exists():
+        if not path.is_file():
+            raise UserError(f"encoder.pretrained={pretrained}: no such weights file")
+        _refuse_wrong_gelu(model, _tags_by_file(model).get(path.name), path.name)
+        actual = file_sha256(path)
+        if sha256 is not None and actual != sha256:
+            raise UserError(
+                f"{path}: its SHA-256 is {actual[:12]}... and encoder.sha256 asks for {sha256[:12]}...: the file is damaged or "
+                "another one; restore it (for bundled weights reinstall zsad-bench)"
+            )
+        return Weights(path.name, path, actual)
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if pretrained not in tags:
+        raise UserError(
+            f"encoder.pretrained={pretrained}: {Path(model).name} has no such tag{did_you_mean(pretrained, tags)} "
+            "A local .pt or .safetensors file works too."
+        )
+    _refuse_wrong_gelu(model, pretrained, f"tag {pretrained}")
+    return Weights(pretrained, _download(model, pretrained))
+
+
+def _refuse_wrong_gelu(model: str, tag: str | None, source: str) -> None:
+    """open_clip only warns when weights trained with QuickGELU meet exact GELU; the features are then wrong."""
+    if tag is None:
+        return
+    trained = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    built = bool(read_model_config(model).get("quick_gelu", False))
+    if trained != built:
+        base = model.removesuffix("-quickgelu")
+        fitting = f"{base}-quickgelu" if trained else base
+        raise UserError(
+            f"encoder.model={model}: {source} was trained {'with' if trained else 'without'} QuickGELU and this model config is "
+            f"{'with' if built else 'without'} it; use encoder.model={fitting}"
+        )
+
+
+def _download(model: str, tag: str) -> Path:
+    config = open_clip.get_pretrained_cfg(model, tag)
+    # Some entries of open_clip's table point to the hub repository of another tag (ViT-B-16-plus-240 laion400m_e32
+    # to ..._e31); the release file of the tag itself is right, so it wins unless the hub name carries the tag.
+    hub, url = config.get("hf_hub", ""), config.get("url", "")
+    from_hub = bool(hub) and (not url or _plain(tag) in _plain(hub))
+    source = f"https://huggingface.co/{hub}" if from_hub else url
+    try:
+        return Path(open_clip.download_pretrained(config, prefer_hf_hub=from_hub))
+    except Exception as error:
+        place = f"{hub.strip('/')} in the Hugging Face cache" if from_hub else f"~/.cache/clip/{Path(url).name}"
+        raise UserError(
+            f"encoder.pretrained={tag}: the weights of {model} are not on this machine and could not be downloaded "
+            f"({type(error).__name__}); expected {place}. Fetch {source} where there is a network and give the file as "
+            f"encoder.pretrained=<path>; {DEMO_HINT}"
+        ) from None
+
+
+def load_weights(model: nn.Module, weights: Weights, name: str) -> None:
+    """Load a checkpoint strictly, position embeddings interpolated to the model's image size.
+
+    Raises:
+        UserError: damaged file, or weights of another architecture (names the first tensor that differs).
+    """
+    if weights.path is None:
+        return
+    try:
+        state = _read_state(weights.path)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, StopIteration, SafetensorError) as error:
+        raise UserError(f"{weights.path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:120]})") from None
+    except Exception as error:  # torch.load raises pickle errors of several modules
+        raise UserError(f"{weights.path}: not a checkpoint of plain tensors ({type(error).__name__})") from None
+    try:
+        state = convert_state_dict(model, state)
+        resize_pos_embed(state, model)
+    except (KeyError, RuntimeError, ValueError, AttributeError, IndexError):
+        pass  # the comparison below names what does not fit
+    _refuse_other_architecture(model, state, weights.path, name)
+    model.load_state_dict(state, strict=True)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    else:
+        state = dict(load_state_dict(str(path)))
+    return expand_token_rows(state)
+
+
+def expand_token_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rebuild a token table of which only the used rows were stored; unused rows are zero.
+
+    Keys ``token_embedding.rows`` (n,) and ``token_embedding.values`` (n, width) become ``token_embedding.weight``
+    (49408, width). A state without them is returned as it is.
+    """
+    rows = state.pop("token_embedding.rows", None)
+    if rows is None:
+        return state
+    values = state.pop("token_embedding.values")
+    table = torch.zeros(open_clip.SimpleTokenizer().vocab_size, values.shape[1])
+    table[rows.long()] = values.float()
+    return {**state, "token_embedding.weight": table}
+
+
+def _refuse_other_architecture(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
+    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    got = {key: tuple(tensor.shape) for key, tensor in state.items() if isinstance(tensor, Tensor)}
+    hint = f"the weights are of another architecture than encoder.model={name}; give the model they were trained for"
+    for key, shape in expected.items():
+        if key not in got:
+            raise UserError(f"{path}: has no tensor {key}; {hint}")
+        if got[key] != shape and not (torch.Size(got[key]).numel() == 1 and torch.Size(shape).numel() == 1):
+            raise UserError(f"{path}: tensor {key} is {got[key]} where {shape} is expected; {hint}")
+    extra = sorted(set(got) - set(expected))
+    if extra:
+        raise UserError(f"{path}: has {len(extra)} tensors the model lacks, first {extra[0]}; {hint}")
+
+
+def native_image_size(model: str) -> int:
+    """Side in pixels that a model was trained at."""
+    size = read_model_config(model)["vision_cfg"].get("image_size", 224)
+    return size if isinstance(size, int) else 0
+
+
+def local_path(text: str) -> Path:
+    """A path as users write it; ``pkg://zsad_bench/folder/file`` names a file that comes with the package."""
+    if text.startswith("pkg://"):
+        package, _, rest = text.removeprefix("pkg://").partition("/")
+        return Path(str(resources.files(package))) / rest
+    return Path(text).expanduser()
+
+
+def local_weights_sha256(pretrained: str | None) -> str | None:
+    """Hash of a weights file; None for tags, random weights and files that do not exist."""
+    path = local_path(pretrained) if pretrained else None
+    return file_sha256(path) if path is not None and path.is_file() else None
+
+
+def file_metadata(path: Path) -> dict[str, str]:
+    """Text metadata of a safetensors file; empty for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
