@@ -65,7 +65,9 @@ class WinCLIP(Method):
     def request(self) -> FeatureRequest:
         """Window embeddings of every scale."""
         if max(self.windows) > min(self.encoder.grid):
-            raise UserError(f"method.windows={list(self.windows)}: larger than the encoder's grid of {self.encoder.grid} patches")
+            raise UserError(
+                f"method.windows={list(self.windows)}: larger than the encoder's grid of {self.encoder.grid} patches"
+            )
         return FeatureRequest(windows=self.windows)
 
     def prepare(self, text: TextFeatures | None) -> None:

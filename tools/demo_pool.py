@@ -17,6 +17,7 @@ from zsad_bench.datasets.procedural.training import SOURCES, training_pair
 IMAGE_SIZE = 112
 GRID = 14
 CHUNK = 500
+_STREAMS = 2
 # Every seventh pair is rendered at twice the size and reduced like an evaluation image: the encoder sees both kinds.
 _FINE_EVERY = 7
 
@@ -60,12 +61,16 @@ def _chunk(path: Path, seed: int, first: int) -> None:
     draft.replace(path)
 
 
-def build(folder: Path, seed: int, pairs: int, workers: int, report: Callable[[str], None]) -> Pool:
-    """The first `pairs` pairs of a seed, read from `folder` where already rendered there."""
+def build(folder: Path, pairs: int, workers: int, report: Callable[[str], None]) -> Pool:
+    """`pairs` pairs, read from `folder` where already rendered there.
+
+    The pool is the same for every training seed: rendering it is a fifth of the work, and it holds no choice to repeat.
+    Its chunks alternate between the two streams of pairs of the seeds 0 and 1.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, pairs, CHUNK)
-    paths = [folder / f"seed{seed}_{first:06d}.npz" for first in starts]
-    todo = [(path, seed, first) for path, first in zip(paths, starts, strict=True) if not path.exists()]
+    places = [(number % _STREAMS, number // _STREAMS * CHUNK) for number in range(-(-pairs // CHUNK))]
+    paths = [folder / f"seed{seed}_{first:06d}.npz" for seed, first in places]
+    todo = [(path, *place) for path, place in zip(paths, places, strict=True) if not path.exists()]
     if workers > 1 and todo:
         with ProcessPoolExecutor(workers) as executor:
             for done, _ in enumerate(executor.map(_chunk, *zip(*todo, strict=True)), start=1):

@@ -158,7 +158,7 @@ def report(path: Path, work: Path, workers: int, label: str) -> None:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="seed of pool, start values and batches")
+    parser.add_argument("--seed", type=int, default=0, help="seed of start values, batches and captions")
     parser.add_argument(
         "--output", type=Path, default=Path("zsad_bench/demo_encoder"), help="where the encoder is written"
     )
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         model.load_state_dict(saved["model"])
         steps, digest = saved["step"], "unfinished"
     else:
-        pool = build(args.work / "pool", args.seed, args.pairs, args.workers, lambda line: print(line, flush=True))
+        pool = build(args.work / "pool", args.pairs, args.workers, lambda line: print(line, flush=True))
         model, steps, digest = train(args, pool, vocabulary), args.steps, pool_digest(pool)
     facts = {
         "generator_version": str(VERSION),

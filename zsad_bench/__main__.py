@@ -1,4 +1,6 @@
-"""The command line: ``python -m zsad_bench key=value ...`` or ``zsad-bench``; ``-m`` sweeps, ``data check`` looks at files.
+"""The command line: ``python -m zsad_bench key=value ...`` or ``zsad-bench``.
+
+``-m`` sweeps, ``data check`` looks at files.
 
 Exit codes: 0 done; 1 a bug, or problems found by ``data check``; 2 a mistake of the user; 130 interrupted.
 """

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-import torch
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
@@ -69,7 +66,11 @@ class BoundMethod:
         else:
             opened = [image if isinstance(image, Image.Image) else read_image_file(Path(image)) for image in images]
             pixels = self.encoder.preprocess(opened)
-        text = None if self._ensemble is None else text_cache(self.encoder).features(self._ensemble, class_name, is_texture)
+        text = (
+            None
+            if self._ensemble is None
+            else text_cache(self.encoder).features(self._ensemble, class_name, is_texture)
+        )
         self.method.prepare(text)
         predictions = [self.method.predict(self.encoder.encode(pixels, self._request, image_ids))]
         (final,) = self.method.finalize(predictions)
@@ -109,7 +110,9 @@ def evaluate(
     Returns:
         One result per category, with metrics (fractions) and the score of every image.
     """
-    evaluator = Evaluator(dataset, method.method, method.encoder, EvaluationOptions(batch_size, seed, sweep200=sweep200))
+    evaluator = Evaluator(
+        dataset, method.method, method.encoder, EvaluationOptions(batch_size, seed, sweep200=sweep200)
+    )
     return [evaluator.evaluate(category, dataset.samples(category)).result for category in dataset.categories]
 
 

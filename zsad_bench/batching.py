@@ -17,19 +17,21 @@ LOADER_THREADS = 2
 
 
 def category_seed(seed: int, *names: str) -> int:
-    """A seed of 63 bits that depends on the job's seed and on names (dataset, category, image), not on order of work."""
+    """A seed of 63 bits from the job's seed and names (dataset, category, image), whatever was computed before."""
     digest = hashlib.sha256("\x00".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most ``limit`` samples, spread evenly over the sorted list; about half of them anomalous where there are any."""
+    """At most ``limit`` samples, spread evenly over the sorted list; about half anomalous where there are any."""
     if limit is None or limit >= len(samples):
         return list(samples)
     anomalous = [sample for sample in samples if sample.label == 1]
     others = [sample for sample in samples if sample.label != 1]
     n_anomalous = min(len(anomalous), max(limit - len(others), (limit + 1) // 2))
-    return sorted(_spread(anomalous, n_anomalous) + _spread(others, limit - n_anomalous), key=lambda sample: sample.image_id)
+    return sorted(
+        _spread(anomalous, n_anomalous) + _spread(others, limit - n_anomalous), key=lambda sample: sample.image_id
+    )
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -71,7 +73,9 @@ def load_batches(
         return image_to_array(dataset.read_image(sample), geometry)
 
     with ThreadPoolExecutor(LOADER_THREADS) as pool:
-        pending: list[Future[NDArray[np.uint8]]] = [pool.submit(read, sample) for sample in batches[0]] if batches else []
+        pending: list[Future[NDArray[np.uint8]]] = (
+            [pool.submit(read, sample) for sample in batches[0]] if batches else []
+        )
         try:
             for position, batch in enumerate(batches):
                 current = pending

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
@@ -31,7 +31,14 @@ CHOICES = {
     "encoder.resize": ("squash", "shortest"),
     "encoder.precision": ("fp32", "bf16", "fp16"),
 }
-MINIMUM = {"batch_size": 1, "limit": 1, "seed": 0, "evaluation_size": 1, "encoder.chunk_size": 1, "encoder.image_size": 1}
+MINIMUM = {
+    "batch_size": 1,
+    "limit": 1,
+    "seed": 0,
+    "evaluation_size": 1,
+    "encoder.chunk_size": 1,
+    "encoder.image_size": 1,
+}
 
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {"results_dir", "overwrite", "on_error", "maps", "encoder.device", "encoder.chunk_size"}
@@ -59,7 +66,7 @@ class BenchConfig:
     method: Any = MISSING
     dataset: Any = MISSING
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    batch_size: Union[int, str] = 8  # noqa: UP007 (OmegaConf on Python 3.10 reads this form)
+    batch_size: int | str = 8
     seed: int = 0
     limit: int | None = None
     evaluation_size: int | None = None
@@ -108,7 +115,10 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """Override lists that together visit every value of a sweep once, for checking it before it starts."""
     parsed = _parse(overrides)
-    values = [list(item.sweep_string_iterator()) if item.is_sweep_override() else [text] for item, text in zip(parsed, overrides, strict=True)]
+    values = [
+        list(item.sweep_string_iterator()) if item.is_sweep_override() else [text]
+        for item, text in zip(parsed, overrides, strict=True)
+    ]
     options = [
         [f"{item.input_line.split('=', 1)[0]}={value}" for value in choices] if item.is_sweep_override() else choices
         for item, choices in zip(parsed, values, strict=True)
@@ -164,8 +174,12 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an error of Hydra or OmegaConf."""
     text = str(error)
     if match := re.search(r"Error parsing override '(.+)'", text):
-        return f"'{match.group(1)}': cannot be read; write key=value, with quotes around values that hold spaces or commas"
-    if isinstance(error, MissingConfigException) and (match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)):
+        return (
+            f"'{match.group(1)}': cannot be read; write key=value, with quotes around values that hold spaces or commas"
+        )
+    if isinstance(error, MissingConfigException) and (
+        match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)
+    ):
         group, option = match.group(1) or "config", match.group(2)
         options = list(error.options or [])
         listed = f"; choose from {', '.join(options)}"
@@ -203,29 +217,34 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def _flatten(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
+    for key in map(str, node):
         name = f"{prefix}{key}"
         yield name
-        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            child = node[key]
-            if isinstance(child, DictConfig):
-                yield from _flatten(child, f"{name}.")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_interpolation():
+            yield from _flatten(child, f"{name}.")
 
 
 def _check_types(config: DictConfig, overrides: Sequence[str]) -> None:
     """Keys of methods and datasets have the type of the value in their YAML; ``null`` there leaves it open."""
-    changed = [key for key in (text.split("=", 1)[0] for text in overrides) if key.split(".")[0] in ("method", "dataset") and "." in key]
+    changed = [
+        key
+        for key in (text.split("=", 1)[0] for text in overrides)
+        if key.split(".")[0] in ("method", "dataset") and "." in key
+    ]
     if not changed:
         return
     defaults = compose("config", overrides=[*_group_choices(overrides), "name=x"])
     for key in changed:
         before = None if OmegaConf.is_missing(defaults, key) else OmegaConf.select(defaults, key)
         now = OmegaConf.select(config, key)
-        if before is None or isinstance(now, type(before)) and isinstance(now, bool) == isinstance(before, bool):
+        if before is None or (isinstance(now, type(before)) and isinstance(now, bool) == isinstance(before, bool)):
             continue
         if isinstance(before, float) and isinstance(now, int) and not isinstance(now, bool):
             continue
-        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(type(before), "a list or mapping as in its YAML")
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(
+            type(before), "a list or mapping as in its YAML"
+        )
         raise UserError(f"{key}={now}: must be {kind}, as {key}={before} is by default")
 
 
@@ -245,7 +264,9 @@ def _check_values(config: DictConfig) -> None:
     if not isinstance(config.dataset, DictConfig) or "_target_" not in config.dataset:
         raise UserError("dataset: its YAML needs a _target_ (the class) and keys")
     if OmegaConf.is_missing(config.dataset, "root"):
-        raise UserError(f"dataset.root: dataset={config.dataset.name} needs the folder with your images: dataset.root=<folder>")
+        raise UserError(
+            f"dataset.root: dataset={config.dataset.name} needs the folder with your images: dataset.root=<folder>"
+        )
 
 
 def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str | None = None) -> str:
@@ -262,7 +283,12 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
         encoder["pretrained"] = weights_sha256
     encoder["model"] = Path(encoder["model"]).name
     keys = ("method", "batch_size", "seed", "limit", "evaluation_size", "sweep200", "on_error")
-    content = {**{key: plain[key] for key in keys}, "dataset": {**dataset, "categories": list(categories)}, "encoder": encoder, "format": RESULT_FORMAT}
+    content = {
+        **{key: plain[key] for key in keys},
+        "dataset": {**dataset, "categories": list(categories)},
+        "encoder": encoder,
+        "format": RESULT_FORMAT,
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

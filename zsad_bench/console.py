@@ -42,15 +42,28 @@ _HEADINGS = {"n_images": "n", "n_anomalous": "anom.", "batch_size": "batch"}
 
 
 def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", caption="percent", caption_justify="right", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    """Label columns and metrics in percent; a label that is the same in every row moves into the title."""
+    constant = [
+        label for label in labels if len(rows) > 1 and label != "rank" and rows[label].nunique(dropna=False) == 1
+    ]
+    title += "".join(f", {_HEADINGS.get(label, label)} {rows[label].iloc[0]}" for label in constant)
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="percent",
+        caption_justify="right",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    shown = [label for label in labels if label not in constant]
     metrics = shown_metrics(rows)
-    for label in labels:
+    for label in shown:
         table.add_column(_HEADINGS.get(label, label), overflow="fold")
     for metric in metrics:
-        table.add_column(metric.replace("_", "\n", 1), justify="right")
+        table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         style = "bold" if row.get("category") == "mean" else None
-        cells = [Text("-" if pd.isna(row[label]) else str(row[label])) for label in labels]
+        cells = [Text("-" if pd.isna(row[label]) else str(row[label])) for label in shown]
         table.add_row(*cells, *(percent(row[metric]) for metric in metrics), style=style)
     return table
 
@@ -60,8 +73,8 @@ def show_metrics(metrics: pd.DataFrame, path: Path) -> None:
     if metrics.empty:
         return
     first = metrics.iloc[0]
-    title = f"{first['method']} ({first['variant']}) on {first['dataset']}, batch {first['batch_size']}, {first['encoder']}"
-    out.print(_table(title, metrics, ["category", "n_images", "n_anomalous"]))
+    title = f"{first['method']} ({first['variant']}) on {first['dataset']}, encoder {first['encoder']}"
+    out.print(_table(title, metrics, ["category", "n_images", "n_anomalous", "batch_size", "seed"]))
     for note in sorted({f"{row['category']}: {row['notes']}" for row in metrics.to_dict("records") if row["notes"]}):
         out.print(Text(note, style="dim"))
     out.print(Text(f"rows: {path}"), soft_wrap=True)
@@ -71,5 +84,11 @@ def show_leaderboard(board: pd.DataFrame, path: Path) -> None:
     """Print the leaderboard of a sweep."""
     if board.empty:
         return
-    out.print(_table("leaderboard", board, ["rank", "method", "variant", "setting", "dataset", "batch_size", "seed", "categories"]))
+    out.print(
+        _table(
+            "leaderboard",
+            board,
+            ["rank", "method", "variant", "setting", "dataset", "encoder", "batch_size", "seed", "categories"],
+        )
+    )
     out.print(Text(f"leaderboard: {path}"), soft_wrap=True)

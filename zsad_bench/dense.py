@@ -70,7 +70,9 @@ def _surgery(block: ResidualAttentionBlock, heads: dict[str, Tensor], attention:
     return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(dim=0)
 
 
-def dense_forward(visual: VisionTransformer, images: Tensor, taps: Sequence[Tap] = ()) -> tuple[Tensor, dict[Tap, Tensor]]:
+def dense_forward(
+    visual: VisionTransformer, images: Tensor, taps: Sequence[Tap] = ()
+) -> tuple[Tensor, dict[Tap, Tensor]]:
     """Class token and every tap in one pass.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +13,7 @@ from typing import Protocol, cast
 import numpy as np
 import open_clip
 import torch
+from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -83,11 +84,11 @@ class ClipEncoder:
         self.precision = precision
         self.chunk_size = chunk_size
         self.mean, self.std = mean, std
-        visual = model.visual
+        visual = self.visual = cast(VisionTransformer, model.visual)
         self.spec = EncoderSpec(
             name=name,
             weights=weights.label,
-            n_blocks=len(visual.transformer.resblocks),
+            n_blocks=visual.transformer.layers,
             width=visual.transformer.width,
             embed_dim=visual.output_dim,
             patch_size=visual.patch_size[0],
@@ -124,15 +125,23 @@ class ClipEncoder:
         if not request.pixels:
             return batch
         return FeatureBatch(
-            batch.image_ids, batch.class_tokens, batch.tokens, batch.grid, batch.image_size, batch.windows, pixels, self.encode
+            batch.image_ids,
+            batch.class_tokens,
+            batch.tokens,
+            batch.grid,
+            batch.image_size,
+            batch.windows,
+            pixels,
+            self.encode,
         )
 
     def _encode_chunk(self, pixels: Tensor, request: FeatureRequest, image_ids: tuple[str, ...]) -> FeatureBatch:
-        visual = self.model.visual
         images = pixels.to(self.device, PRECISIONS[self.precision])
         resolved = {tap: tap.resolve(self.spec.n_blocks) for tap in request.taps}
-        class_tokens, taken = dense.dense_forward(visual, images, sorted(set(resolved.values()), key=repr))
-        windows = {side: dense.window_forward(visual, images, self.spec.grid, side).float() for side in request.windows}
+        class_tokens, taken = dense.dense_forward(self.visual, images, sorted(set(resolved.values()), key=repr))
+        windows = {
+            side: dense.window_forward(self.visual, images, self.spec.grid, side).float() for side in request.windows
+        }
         return FeatureBatch(
             image_ids=image_ids,
             class_tokens=class_tokens.float(),
@@ -146,7 +155,8 @@ class ClipEncoder:
     def encode_text(self, prompts: Sequence[str], chunk_size: int = 64) -> Tensor:
         """Text embeddings (n, D) float32, not normalised."""
         tokens = self.tokenizer(list(prompts)).to(self.device)
-        return torch.cat([self.model.encode_text(chunk).float() for chunk in tokens.split(chunk_size)])
+        encode = cast(Callable[[Tensor], Tensor], self.model.encode_text)
+        return torch.cat([encode(chunk).float() for chunk in tokens.split(chunk_size)])
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a text that the encoder was never trained on; empty if it does not declare its vocabulary."""
@@ -184,7 +194,9 @@ def _build(config: ModelConfig, image_size: int, precision: str, name: str) -> n
 def _tokenizer(model: str, config: ModelConfig) -> Tokenizer:
     if model.endswith(".json"):
         if "hf_tokenizer_name" in config["text_cfg"]:
-            raise UserError(f"encoder.model={model}: text_cfg.hf_tokenizer_name works for registered open_clip models only")
+            raise UserError(
+                f"encoder.model={model}: text_cfg.hf_tokenizer_name works for registered open_clip models only"
+            )
         return open_clip.SimpleTokenizer(context_length=cast(int, config["text_cfg"].get("context_length", 77)))
     return cast(Tokenizer, open_clip.get_tokenizer(model))
 
@@ -223,12 +235,14 @@ def load_encoder(
         raise UserError(f"encoder.chunk_size={chunk_size}: must be at least 1")
     config = read_model_config(model)
     name = Path(model).stem if model.endswith(".json") else model
-    patch, size = _patch_and_image_size(config, image_size, name)
+    size = _image_size(config, image_size, name)
     target = _choose_device(device)
     clip = _build(config, size, precision, name)
-    reason = dense.unsupported_reason(clip.visual)
+    reason = dense.unsupported_reason(cast(nn.Module, clip.visual))
     if reason:
-        raise UserError(f"encoder.model={name}: {reason}; choose a plain ViT CLIP such as ViT-B-16-plus-240 or ViT-L-14")
+        raise UserError(
+            f"encoder.model={name}: {reason}; choose a plain ViT CLIP such as ViT-B-16-plus-240 or ViT-L-14"
+        )
     weights = find_weights(model, pretrained, sha256)
     load_weights(clip, weights, name)
     if PRECISIONS[precision] is not torch.float32:
@@ -248,16 +262,20 @@ def load_encoder(
     )
 
 
-def _patch_and_image_size(config: ModelConfig, image_size: int | None, name: str) -> tuple[int, int]:
+def _image_size(config: ModelConfig, image_size: int | None, name: str) -> int:
     vision = config["vision_cfg"]
     patch, native = vision.get("patch_size"), vision.get("image_size", 224)
     if not isinstance(patch, int) or not isinstance(native, int) or not isinstance(vision.get("layers"), int):
-        raise UserError(f"encoder.model={name}: not a plain ViT on square images; choose e.g. ViT-B-16-plus-240 or ViT-L-14")
+        raise UserError(
+            f"encoder.model={name}: not a plain ViT on square images; choose e.g. ViT-B-16-plus-240 or ViT-L-14"
+        )
     size = native if image_size is None else image_size
     if size < patch or size % patch:
         nearest = max(patch, round(size / patch) * patch)
-        raise UserError(f"encoder.image_size={size}: must be a multiple of the patch size {patch}; the nearest is {nearest}")
-    return patch, size
+        raise UserError(
+            f"encoder.image_size={size}: must be a multiple of the patch size {patch}; the nearest is {nearest}"
+        )
+    return size
 
 
 def _pixel_statistics(model: str, pretrained: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

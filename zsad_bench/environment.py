@@ -18,12 +18,18 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def facts(device: torch.device) -> dict[str, str]:
     """Device and versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()} ({torch.get_num_threads()} threads)"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{_cpu_name()} ({torch.get_num_threads()} threads)"
+    )
     packages = {package: version(package) for package in ("torch", "open_clip_torch", "zsad-bench")}
     return {"device": name, "python": platform.python_version(), **packages}
 

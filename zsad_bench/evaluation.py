@@ -20,7 +20,10 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     """Hash of the names, labels and file sizes of a category: changes when the user's files change."""
     lines = []
     for sample in samples:
-        sizes = [path.stat().st_size if path is not None and path.exists() else -1 for path in (sample.path, sample.mask_path)]
+        sizes = [
+            path.stat().st_size if path is not None and path.exists() else -1
+            for path in (sample.path, sample.mask_path)
+        ]
         lines.append(f"{sample.image_id}|{sample.label}|{sample.defect_type}|{sizes}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -38,7 +41,10 @@ def evaluate_images(samples: Sequence[Sample], scores: NDArray[np.float32]) -> E
     if len(set(labels.tolist())) == 2:
         return image_metrics(labels, scores[labelled]), notes
     reason = "no labels" if not labelled else "no anomalous image" if not labels.any() else "no normal image"
-    return dict.fromkeys(("image_auroc", "image_ap", "image_f1max"), math.nan), [*notes, f"image metrics undefined: {reason}"]
+    return dict.fromkeys(("image_auroc", "image_ap", "image_f1max"), math.nan), [
+        *notes,
+        f"image metrics undefined: {reason}",
+    ]
 
 
 def read_masks(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry) -> list[NDArray[np.bool_] | None]:

@@ -39,7 +39,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class CategoryOutput:
-    """A category's result with the maps (n, H, W) float32 of ``samples``, which are kept only while pictures are made."""
+    """A category's result, and the maps (n, H, W) float32 of its samples for whoever makes pictures."""
 
     result: CategoryResult
     samples: list[Sample]
@@ -72,7 +72,9 @@ class Evaluator:
         if self.ensemble is not None:
             warn_unknown_states(encoder, self.ensemble)
 
-    def evaluate(self, category: str, samples: Sequence[Sample], advance: Callable[[int], None] = lambda _: None) -> CategoryOutput:
+    def evaluate(
+        self, category: str, samples: Sequence[Sample], advance: Callable[[int], None] = lambda _: None
+    ) -> CategoryOutput:
         """Predict and measure one category; ``advance`` hears how many images each batch had.
 
         Raises:
@@ -159,7 +161,11 @@ class Evaluator:
     def _timing(self, watch: _Stopwatch, n_images: int) -> dict[str, float | str]:
         seconds = {f"seconds_{stage}": round(value, 4) for stage, value in watch.seconds.items()}
         speed = n_images / max(sum(watch.seconds.values()), 1e-9)
-        machine = {"peak_memory_mb": peak_memory_mb(), "precision": self.encoder.precision, **facts(self.encoder.device)}
+        machine: dict[str, float | str] = {
+            "peak_memory_mb": peak_memory_mb(),
+            "precision": self.encoder.precision,
+            **facts(self.encoder.device),
+        }
         return {**seconds, "images_per_second": round(speed, 3), **machine}
 
 
@@ -179,6 +185,6 @@ def warn_unknown_states(encoder: ClipEncoder, ensemble: PromptEnsemble) -> None:
             deaf.add(" ".join(words))
     if deaf:
         console.warn(
-            f"the encoder {encoder.spec.name} was never trained on the state words {', '.join(sorted(deaf))} of the prompts "
-            f"{ensemble.name}; these prompts carry no information for it"
+            f"the encoder {encoder.spec.name} was never trained on the state words {', '.join(sorted(deaf))} "
+            f"of the prompts {ensemble.name}; these prompts carry no information for it"
         )

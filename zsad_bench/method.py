@@ -30,7 +30,9 @@ class Prediction:
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 1 or self.maps.ndim != 3 or len(self.scores) != len(self.maps):
-            raise ValueError(f"Prediction needs (B,) scores and (B, H, W) maps, got {self.scores.shape} and {self.maps.shape}")
+            raise ValueError(
+                f"Prediction needs (B,) scores and (B, H, W) maps, got {self.scores.shape} and {self.maps.shape}"
+            )
 
 
 class Method(ABC):
@@ -50,7 +52,9 @@ class Method(ABC):
     setting: ClassVar[Setting]
     encoder: EncoderSpec
 
-    def __init__(self, *, name: str, variant: str = "paper", prompts: str | None = None, reference_quirks: bool = False) -> None:
+    def __init__(
+        self, *, name: str, variant: str = "paper", prompts: str | None = None, reference_quirks: bool = False
+    ) -> None:
         self.name = name
         self.variant = variant
         self.prompts = prompts

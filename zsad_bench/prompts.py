@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
+from yaml import YAMLError
 
 from zsad_bench.errors import UserError
 
@@ -40,9 +43,9 @@ class PromptEnsemble:
     """
 
     name: str
-    normal: tuple[str, ...]
-    abnormal: tuple[str, ...]
-    templates: tuple[str, ...]
+    normal: list[str]
+    abnormal: list[str]
+    templates: list[str]
     nouns: dict[str, list[str]] = field(default_factory=dict)
     outer: str = "state"
     average: str = "unit"
@@ -54,7 +57,11 @@ class PromptEnsemble:
             lines = getattr(self, key)
             if not lines or any("{}" not in line for line in lines):
                 raise UserError(f"prompts {self.name}: {key} must be a list of texts that each hold {{}}")
-        for key, choices in (("outer", ("state", "template")), ("average", AVERAGES), ("class_names", ("readable", "folder"))):
+        for key, choices in (
+            ("outer", ("state", "template")),
+            ("average", AVERAGES),
+            ("class_names", ("readable", "folder")),
+        ):
             if getattr(self, key) not in choices:
                 raise UserError(f"prompts {self.name}: {key}={getattr(self, key)}; choose {' or '.join(choices)}")
 
@@ -64,7 +71,7 @@ class PromptEnsemble:
         nouns = self.nouns.get("texture" if is_texture else "object", [""])
         templates = [_with_article(line.replace("{noun}", noun)) for noun in nouns for line in self.templates]
 
-        def fill(states: tuple[str, ...]) -> list[str]:
+        def fill(states: list[str]) -> list[str]:
             phrases = [state.replace("{}", name) for state in states]
             if self.outer == "state":
                 return [template.replace("{}", phrase) for phrase in phrases for template in templates]
@@ -90,24 +97,23 @@ def load_ensemble(name: str) -> PromptEnsemble:
     Raises:
         UserError: no such ensemble, unknown key, or a state or template without its placeholder.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else None
-    if path is None and name not in ensemble_names():
-        raise UserError(f"method.prompts={name}: no such ensemble; choose from {', '.join(ensemble_names())} or give a YAML file")
+    if name.endswith((".yaml", ".yml")):
+        source: Traversable = Path(name)
+    elif name in ensemble_names():
+        source = resources.files("zsad_bench.conf") / "prompts" / f"{name}.yaml"
+    else:
+        known = ", ".join(ensemble_names())
+        raise UserError(f"method.prompts={name}: no such ensemble; choose from {known} or give a YAML file")
     try:
-        text = path.read_text(encoding="utf-8") if path else (
-            resources.files("zsad_bench.conf") / "prompts" / f"{name}.yaml"
-        ).read_text(encoding="utf-8")
-        content = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+        content = OmegaConf.merge(OmegaConf.structured(PromptEnsemble), OmegaConf.create(source.read_text("utf-8")))
+        content.name = name
+        return cast(PromptEnsemble, OmegaConf.to_object(content))
     except OSError as error:
-        raise UserError(f"method.prompts={name}: {error.strerror}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"method.prompts={name}: must be a YAML mapping")
-    known = set(PromptEnsemble.__dataclass_fields__) - {"name"}
-    values = {str(key): tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-    unknown = set(values) - known
-    if unknown or {"normal", "abnormal", "templates"} - set(values):
-        raise UserError(f"prompts {name}: keys must be normal, abnormal, templates and optionally {sorted(known)}; unknown: {sorted(unknown)}")
-    return PromptEnsemble(name=name, **values)
+        raise UserError(f"method.prompts={name}: cannot be read ({error.strerror})") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"method.prompts={name}: {str(error).splitlines()[0]}") from None
+    except YAMLError as error:
+        raise UserError(f"method.prompts={name}: not valid YAML ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Result files: one JSON per finished category, written atomically, and the tables that are built from them.
 
-``<results_dir>/<name>/jobs/<job>/categories/<category>.json`` is the unit of work that is kept or done again. Everything
-else in the folder (``metrics.csv``, ``images.csv``, ``timing.csv``, ``leaderboard.*``) is rebuilt from these files.
+``<results_dir>/<name>/jobs/<job>/categories/<category>.json`` is the unit of work that is kept or done again. The other
+tables in the folder (``metrics.csv``, ``images.csv``, ``timing.csv``, ``leaderboard.*``) are rebuilt from these files.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from zsad_bench.errors import UserError
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 OPTIONAL_METRICS = ("pixel_aupro_sweep200",)
 JOB_COLUMNS = (
-    "method", "variant", "setting", "dataset", "protocol", "category", "encoder", "pretrained", "image_size", "batch_size", "seed",
-)  # fmt: skip
+    *("method", "variant", "setting", "dataset", "protocol", "category"),
+    *("encoder", "pretrained", "image_size", "batch_size", "seed"),
+)
 COUNT_COLUMNS = ("n_images", "n_anomalous", "n_skipped")
 
 
@@ -103,7 +104,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free space or choose another results_dir") from None
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another results_dir"
+        ) from None
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -197,7 +200,9 @@ def collect(run_folder: Path) -> RunTables:
         means, notes = mean_metrics(results) if complete else (dict.fromkeys(METRICS, math.nan), "")
         counts = {column: sum(getattr(result, column) for result in results) for column in COUNT_COLUMNS}
         if complete:
-            metrics.append({**shared, "category": "mean", **counts, **means, "config_hash": info.config_hash, "notes": notes})
+            metrics.append(
+                {**shared, "category": "mean", **counts, **means, "config_hash": info.config_hash, "notes": notes}
+            )
         done = {"categories": f"{len(results)}/{len(info.categories)}"}
         board.append({**shared, **done, "n_images": counts["n_images"], **means, "config_hash": info.config_hash})
     return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), _ranked(_sorted(board)))
@@ -210,7 +215,20 @@ def _sorted(rows: list[dict[str, object]]) -> pd.DataFrame:
         return table
     sizes = table["batch_size"].map(lambda size: math.inf if size == "all" else int(size))
     order = table.assign(_size=sizes, _mean=table["category"] == "mean")
-    keys = ["dataset", "protocol", "method", "variant", "encoder", "pretrained", "image_size", "_size", "seed", "config_hash", "_mean", "category"]
+    keys = [
+        "dataset",
+        "protocol",
+        "method",
+        "variant",
+        "encoder",
+        "pretrained",
+        "image_size",
+        "_size",
+        "seed",
+        "config_hash",
+        "_mean",
+        "category",
+    ]
     keys += [key for key in ("image_id",) if key in table]
     return table.loc[order.sort_values(keys, kind="stable").index].reset_index(drop=True)
 
@@ -249,7 +267,18 @@ def percent(value: float) -> str:
 
 def leaderboard_markdown(board: pd.DataFrame) -> str:
     """The leaderboard as a Markdown table, percent with one decimal."""
-    columns = ["rank", "method", "variant", "setting", "dataset", "protocol", "encoder", "batch_size", "seed", "categories"]
+    columns = [
+        "rank",
+        "method",
+        "variant",
+        "setting",
+        "dataset",
+        "protocol",
+        "encoder",
+        "batch_size",
+        "seed",
+        "categories",
+    ]
     if board.empty:
         return "No finished job.\n"
     head = [*columns, *shown_metrics(board)]
@@ -257,4 +286,7 @@ def leaderboard_markdown(board: pd.DataFrame) -> str:
     for row in board.to_dict("records"):
         cells = ["-" if pd.isna(row[column]) else str(row[column]) for column in columns]
         lines.append("| " + " | ".join(cells + [percent(row[metric]) for metric in shown_metrics(board)]) + " |")
-    return "\n".join(lines) + "\n\nPercent; mean over categories. Ranked by image AUROC within dataset, protocol and setting.\n"
+    return (
+        "\n".join(lines)
+        + "\n\nPercent; mean over categories. Ranked by image AUROC within dataset, protocol and setting.\n"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,8 +23,17 @@ from zsad_bench.weights import local_weights_sha256, native_image_size
 
 def build_encoder(config: DictConfig) -> ClipEncoder:
     """The encoder of a job, shared by all jobs of this process that ask for the same one."""
-    options = cast(dict[str, object], OmegaConf.to_container(config.encoder, resolve=True))
-    return shared_encoder(**options)  # type: ignore[arg-type]
+    options = cast(dict[str, Any], OmegaConf.to_container(config.encoder, resolve=True))
+    return shared_encoder(**options)
+
+
+def dataset_label(dataset: Dataset) -> str:
+    """What rows call the dataset: its name, or the root folder's name if it holds categories the dataset does not have.
+
+    Any MVTec-style folder can be read with ``dataset=mvtec``; its numbers must not pass for those of MVTec AD.
+    """
+    official = all(dataset.has_class_name(category) for category in dataset.categories)
+    return dataset.name if official else dataset.root.resolve().name
 
 
 def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
@@ -38,7 +47,7 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         method=method.name,
         variant=method.variant,
         setting=method.setting,
-        dataset=dataset.name,
+        dataset=dataset_label(dataset),
         protocol=", ".join(protocol),
         encoder=Path(model).stem if model.endswith(".json") else model,
         pretrained="random" if pretrained is None else Path(pretrained).name,
@@ -67,7 +76,8 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
     encoder = build_encoder(config)
     if encoder.weights.path is None:
         console.warn(
-            "encoder.pretrained=null: the weights are random. The numbers mean nothing; they only show that the pipeline runs."
+            "encoder.pretrained=null: the weights are random. The numbers mean nothing; "
+            "they only show that the pipeline runs."
         )
     options = EvaluationOptions(
         config.batch_size, config.seed, config.evaluation_size, config.sweep200, config.on_error == "skip"
@@ -78,7 +88,9 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
         for category, samples in todo.items():
             bar.update(task, description=f"{method.name} {dataset.name}/{category}")
             output = evaluator.evaluate(category, samples, advance=lambda count: bar.advance(task, count))
-            write_maps(folder.path / "maps", category, dataset, output.samples, output.maps, config.maps, encoder.geometry)
+            write_maps(
+                folder.path / "maps", category, dataset, output.samples, output.maps, config.maps, encoder.geometry
+            )
             folder.save(output.result)
     return folder
 

@@ -32,11 +32,13 @@ def write_maps(
     what: str,
     geometry: Geometry,
 ) -> None:
-    """Write ``<category>.png`` (``sheet`` and ``all``) and ``<category>.npz`` (``all``: ``image_ids``, ``maps`` float16)."""
+    """Write ``<category>.png`` (``sheet``, ``all``) and ``<category>.npz`` (``all``: image_ids, maps in float16)."""
     name = category.replace("/", "_")
     if what == "all":
         with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
-            np.savez_compressed(file, image_ids=np.array([sample.image_id for sample in samples]), maps=maps.astype(np.float16))
+            np.savez_compressed(
+                file, image_ids=np.array([sample.image_id for sample in samples]), maps=maps.astype(np.float16)
+            )
     if what in ("sheet", "all"):
         sheet = contact_sheet(f"{dataset.name} / {category}", dataset, samples, maps, geometry)
         with atomic_path(folder / f"{name}.png") as path:
@@ -46,8 +48,12 @@ def write_maps(
 def choose(samples: Sequence[Sample], maps: NDArray[np.float32]) -> list[int]:
     """Which images to show: the strongest and evenly spaced weaker maps of both classes, anomalous images first."""
     peaks = maps.reshape(len(maps), -1).max(axis=1)
-    anomalous = sorted((i for i, sample in enumerate(samples) if sample.label == 1), key=lambda i: (-peaks[i], samples[i].image_id))
-    others = sorted((i for i, sample in enumerate(samples) if sample.label != 1), key=lambda i: (-peaks[i], samples[i].image_id))
+    anomalous = sorted(
+        (i for i, sample in enumerate(samples) if sample.label == 1), key=lambda i: (-peaks[i], samples[i].image_id)
+    )
+    others = sorted(
+        (i for i, sample in enumerate(samples) if sample.label != 1), key=lambda i: (-peaks[i], samples[i].image_id)
+    )
     n_others = min(len(others), max(IMAGES_PER_SHEET // 3, IMAGES_PER_SHEET - len(anomalous)))
     return _spread(anomalous, IMAGES_PER_SHEET - n_others) + _spread(others, n_others)
 
@@ -73,7 +79,12 @@ def contact_sheet(
         left = GAP + (position % columns) * (TILE + GAP)
         top = TITLE + (position // columns) * (cell_height + GAP)
         photo, heat = _panels(dataset, samples[index], maps[index], geometry, low, high)
-        draw.text((left, top), _fit(draw, font, f"{samples[index].defect_type or 'no label'}  {samples[index].path.name}"), "black", font)
+        draw.text(
+            (left, top),
+            _fit(draw, font, f"{samples[index].defect_type or 'no label'}  {samples[index].path.name}"),
+            "black",
+            font,
+        )
         sheet.paste(photo, (left, top + 18))
         sheet.paste(heat, (left, top + 18 + TILE + GAP))
     _legend(sheet, draw, font, title, low, high)

@@ -54,16 +54,22 @@ def read_model_config(model: str) -> ModelConfig:
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"encoder.model={model}: no such file; give an open_clip model name or a model config JSON") from None
+            raise UserError(
+                f"encoder.model={model}: no such file; give an open_clip model name or a model config JSON"
+            ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"encoder.model={model}: not a readable JSON file ({error})") from None
         config = config.get("model_cfg", config)
         if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-            raise UserError(f"encoder.model={model}: not an open_clip model config (needs embed_dim, vision_cfg, text_cfg)")
+            raise UserError(
+                f"encoder.model={model}: not an open_clip model config (needs embed_dim, vision_cfg, text_cfg)"
+            )
         return cast(ModelConfig, config)
     config = open_clip.get_model_config(model)
     if config is None:
-        raise UserError(f"encoder.model={model}: open_clip has no such model{did_you_mean(model, open_clip.list_models())}")
+        raise UserError(
+            f"encoder.model={model}: open_clip has no such model{did_you_mean(model, open_clip.list_models())}"
+        )
     return cast(ModelConfig, config)
 
 
@@ -119,8 +125,8 @@ def find_weights(model: str, pretrained: str | None, sha256: str | None = None) 
         actual = file_sha256(path)
         if sha256 is not None and actual != sha256:
             raise UserError(
-                f"{path}: its SHA-256 is {actual[:12]}... and encoder.sha256 asks for {sha256[:12]}...: the file is damaged or "
-                "another one; restore it (for bundled weights reinstall zsad-bench)"
+                f"{path}: its SHA-256 is {actual[:12]}... and encoder.sha256 asks for {sha256[:12]}...: the file is "
+                "damaged or another one; restore it (for bundled weights reinstall zsad-bench)"
             )
         return Weights(path.name, path, actual)
     tags = open_clip.list_pretrained_tags_by_model(model)
@@ -143,8 +149,8 @@ def _refuse_wrong_gelu(model: str, tag: str | None, source: str) -> None:
         base = model.removesuffix("-quickgelu")
         fitting = f"{base}-quickgelu" if trained else base
         raise UserError(
-            f"encoder.model={model}: {source} was trained {'with' if trained else 'without'} QuickGELU and this model config is "
-            f"{'with' if built else 'without'} it; use encoder.model={fitting}"
+            f"encoder.model={model}: {source} was trained {'with' if trained else 'without'} QuickGELU and this model "
+            f"config is {'with' if built else 'without'} it; use encoder.model={fitting}"
         )
 
 
@@ -176,8 +182,20 @@ def load_weights(model: nn.Module, weights: Weights, name: str) -> None:
         return
     try:
         state = _read_state(weights.path)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, StopIteration, SafetensorError) as error:
-        raise UserError(f"{weights.path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:120]})") from None
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        StopIteration,
+        SafetensorError,
+    ) as error:
+        raise UserError(
+            f"{weights.path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:120]})"
+        ) from None
     except Exception as error:  # torch.load raises pickle errors of several modules
         raise UserError(f"{weights.path}: not a checkpoint of plain tensors ({type(error).__name__})") from None
     try:
