@@ -91,12 +91,14 @@ class WinCLIP(Method):
         coverage = self.coverage[side]
         return coverage.sum(dim=0) / (scores.double().reciprocal() @ coverage)
 
-    def predict(self, batch: FeatureBatch) -> Prediction:
-        """Image score s(f) and the harmonic map."""
-        image_scores = self.score(batch.class_tokens)
+    def patch_scores(self, batch: FeatureBatch) -> Tensor:
+        """Harmonic mean over scales: (B, h, w) in (0, 1)."""
         scales = [self.aggregate(self.score(batch.windows[side]), side) for side in self.windows]
         if self.image_term:
-            scales.append(image_scores.double()[:, None].expand_as(scales[0]))
-        patches = len(scales) / torch.stack([scale.reciprocal() for scale in scales]).sum(dim=0)
-        grids = patches.float().unflatten(1, batch.grid)
-        return Prediction(scores=image_scores, maps=upsample(grids, batch.image_size))
+            scales.append(self.score(batch.class_tokens).double()[:, None].expand_as(scales[0]))
+        mean = len(scales) / torch.stack([scale.reciprocal() for scale in scales]).sum(dim=0)
+        return mean.float().unflatten(1, batch.grid)
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        """Image score s(f) and the harmonic map."""
+        return Prediction(self.score(batch.class_tokens), upsample(self.patch_scores(batch), batch.image_size))

@@ -1,16 +1,21 @@
-"""Shared fixtures: reference arrays beside the project (absent on users' machines) and the tiny CLIP models in them."""
+"""Shared fixtures: reference arrays beside the project (absent on users' machines), tiny models, tiny datasets."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from zsad_bench.encoder import ClipEncoder, load_encoder
 
 SHARED = Path(os.environ.get("ZSAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+TINY_MODEL = Path(__file__).parent / "data" / "tiny_clip.json"
 
 
-def _folder(*parts: str) -> Path:
+def shared_folder(*parts: str) -> Path:
     path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(f"reference data absent: {'/'.join(parts)} (set ZSAD_SHARED to the folder that holds it)")
@@ -20,16 +25,44 @@ def _folder(*parts: str) -> Path:
 @pytest.fixture(scope="session")
 def golden_winclip() -> Path:
     """Outputs of four WinCLIP codes, MuSc and the field's metric codes."""
-    return _folder("golden", "b_winclip_musc_metrics")
+    return shared_folder("golden", "b_winclip_musc_metrics")
 
 
 @pytest.fixture(scope="session")
 def golden_clipad() -> Path:
     """Outputs of the official CLIP-AD and AnoVL codes."""
-    return _folder("golden", "a_clipad_anoclip")
+    return shared_folder("golden", "a_clipad_anoclip")
 
 
 @pytest.fixture(scope="session")
 def real_photos() -> Path:
     """Real inspection photos in MVTec layout."""
-    return _folder("data")
+    return shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder() -> ClipEncoder:
+    """A random ViT of 4 blocks on 6 x 6 patches."""
+    return load_encoder(str(TINY_MODEL), None)
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """12 small photos, 6 of them with a bright square and its mask, in MVTec layout as category ``plate``."""
+    root = tmp_path / "photos"
+    random = np.random.default_rng(0)
+    for index in range(12):
+        pixels = random.integers(90, 130, (40, 56, 3), dtype=np.uint8)
+        kind = "good" if index % 2 else "spot"
+        if kind == "spot":
+            mask = np.zeros((40, 56), dtype=np.uint8)
+            mask[8 + index : 20 + index, 10:30] = 255
+            pixels[mask > 0] = 240
+            save_image(root / "plate" / "ground_truth" / kind / f"{index:03}_mask.png", mask)
+        save_image(root / "plate" / "test" / kind / f"{index:03}.png", pixels)
+    return root
+
+
+def save_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)

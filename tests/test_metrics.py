@@ -190,8 +190,8 @@ def test_image_metrics_by_hand():
 
 
 def test_aupro_by_hand():
-    # Ten normal pixels; two regions, of 1 and of 2 pixels. Falling scores: big 10, normal 9, small 8, normal 7, tie 6 of
-    # the other half of big with two normal pixels, the rest below. The limit is 3 of 10 false positives.
+    # Ten normal pixels; two regions, of 2 pixels (big) and of 1 (small). Falling scores: big 10, normal 9, small 8,
+    # normal 7, at 6 the other half of big ties with two normal pixels, the rest is below. The limit is 3 of 10 normal.
     mask = np.zeros((1, 13), np.uint8)
     mask[0, [0, 1]], mask[0, 3] = 255, 1
     scores = np.array([[10, 6, 9, 8, 7, 6, 6, 5, 4, 3, 2, 1, 0]], np.float32)

@@ -38,8 +38,10 @@ _TEMPLATES = (
 
 @dataclass
 class TestSet:
-    """One category in one style: images uint8 (n, 112, 112, 3), masks bool (n, 224, 224), held out = bool (n,), true for
-    defect types that are never trained."""
+    """One category in one style: images uint8 (n, 112, 112, 3), masks bool (n, 224, 224), held_out bool (n,).
+
+    held_out is true where the defect is of a type that is never trained.
+    """
 
     images: NDArray[np.uint8]
     masks: NDArray[np.bool_]
@@ -109,7 +111,7 @@ def neighbour_scores(states: list[Tensor]) -> NDArray[np.floating]:
     parts = [(layer, side) for layer in (1, 2) for side in (1, 3)]
     for layer, side in parts:
         tokens = states[layer][:, 1:].float()
-        n, t, d = tokens.shape
+        n, _, d = tokens.shape
         plane = tokens.transpose(1, 2).reshape(n, d, GRID, GRID)
         plane = F.avg_pool2d(plane, side, 1, side // 2, count_include_pad=False)
         unit = F.normalize(plane.flatten(2).transpose(1, 2), dim=-1)

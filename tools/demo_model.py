@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 112, "layers": 4, "width": 192, "patch_size": 8, "head_width": 64},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2},
@@ -64,7 +65,7 @@ class Forward:
         mixed = torch.softmax(logits, dim=-1) @ value
         return mixed.transpose(1, 2).flatten(2)
 
-    def _block(self, x: Tensor, block: nn.Module, mask: Tensor | None, dual: int) -> tuple[Tensor, Tensor | None]:
+    def _block(self, x: Tensor, block: Any, mask: Tensor | None, dual: int) -> tuple[Tensor, Tensor | None]:
         """One residual block, and the v-v attention output of the first `dual` images."""
         attention = block.attn
         y = self._linear(self._norm(x, block.ln_1), attention.in_proj_weight, attention.in_proj_bias)

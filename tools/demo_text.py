@@ -15,21 +15,23 @@ CONTEXT = 28
 UNKNOWN = 0
 
 TEMPLATES: tuple[str, ...] = (
-    "{}", "{}.", "a photo of a {}.", "a photo of a {}", "a photo of the {}.", "a photo of one {}.", "a photo of my {}.",
-    "a cropped photo of the {}.", "a cropped photo of a {}.", "a close-up photo of a {}.", "a close-up photo of the {}.",
-    "a bright photo of a {}.", "a bright photo of the {}.", "a dark photo of the {}.", "a dark photo of a {}.",
-    "a jpeg corrupted photo of a {}.", "a jpeg corrupted photo of the {}.", "a blurry photo of the {}.",
-    "a blurry photo of a {}.", "a photo of a small {}.", "a photo of the small {}.", "a photo of a large {}.",
-    "a photo of the large {}.", "a photo of the {} for visual inspection.", "a photo of a {} for visual inspection.",
+    "{}", "{}.", "a photo of a {}.", "a photo of a {}", "a photo of the {}.", "a photo of one {}.",
+    "a photo of my {}.", "a cropped photo of the {}.", "a cropped photo of a {}.", "a close-up photo of a {}.",
+    "a close-up photo of the {}.", "a bright photo of a {}.", "a bright photo of the {}.",
+    "a dark photo of the {}.", "a dark photo of a {}.", "a jpeg corrupted photo of a {}.",
+    "a jpeg corrupted photo of the {}.", "a blurry photo of the {}.", "a blurry photo of a {}.",
+    "a photo of a small {}.", "a photo of the small {}.", "a photo of a large {}.", "a photo of the large {}.",
+    "a photo of the {} for visual inspection.", "a photo of a {} for visual inspection.",
     "a photo of the {} for anomaly detection.", "a photo of a {} for anomaly detection.", "a plain photo of a {}.",
     "a plain photo of the {}.", "a good photo of a {}.", "a good photo of the {}.", "a bad photo of a {}.",
     "a low resolution photo of a {}.", "a photo of a clean {}.", "a black and white photo of the {}.",
     "there is a {} in the scene.", "there is the {} in the scene.", "this is a {} in the scene.", "this is the {}.",
     "an industrial photo of a {}.", "an industrial photo of the {}.", "an industrial image of a {}",
     "an industrial image of the {}.", "a manufacturing image of a {}.", "a manufacturing photo of the {}",
-    "a textural photo of a {}.", "a textural image of the {}.", "a surface picture of a {}.", "a surface photo of the {}.",
-    "a surface image of the {}", "an image of a {}.", "a picture of the {}.", "a close-up image of the {}",
-    "a product photo of a {}.", "a top view of the {}.", "it is a photo of a {}", "an example of a {}.",
+    "a textural photo of a {}.", "a textural image of the {}.", "a surface picture of a {}.",
+    "a surface photo of the {}.", "a surface image of the {}", "an image of a {}.", "a picture of the {}.",
+    "a close-up image of the {}", "a product photo of a {}.", "a top view of the {}.", "it is a photo of a {}",
+    "an example of a {}.",
 )  # fmt: skip
 
 NORMAL: tuple[str, ...] = (
@@ -83,7 +85,7 @@ _EXTRA = (
 
 
 class Vocabulary:
-    """Compact token ids: 0 is every unknown word, the rest keep the order of open_clip's ids (the end token is last)."""
+    """Compact ids: 0 is every unknown word, the rest keep the order of open_clip's ids, so the end token is last."""
 
     def __init__(self) -> None:
         self.tokenizer = SimpleTokenizer()
@@ -141,7 +143,7 @@ class CaptionWriter:
         return CLASS_NAMES[name], 0, True
 
     def caption(self, rng: Generator, source: int, state: str) -> tuple[list[int], bool]:
-        """Token ids of a caption in a random template with the given state phrase, and whether it names the category."""
+        """Token ids of a caption in a random template with the state phrase; whether it names the category."""
         noun, unknown, named = self.noun(rng, source)
         text = str(rng.choice(TEMPLATES)).format(state)
         return self.vocabulary.encode(text, noun, unknown), named

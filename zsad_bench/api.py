@@ -19,6 +19,7 @@ from zsad_bench.plugins import build
 from zsad_bench.prompts import load_ensemble
 from zsad_bench.results import CategoryResult
 
+Images = Sequence[Image.Image | str | Path] | Tensor
 Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
 
 
@@ -39,10 +40,11 @@ class BoundMethod:
 
     def predict_images(
         self,
-        images: Sequence[Image.Image | str | Path] | Tensor,
+        images: Images,
         class_name: str,
         is_texture: bool = False,
         image_ids: Sequence[str] = (),
+        references: Images | None = None,
     ) -> Prediction:
         """Scores and maps of images that are one batch of one category.
 
@@ -51,6 +53,7 @@ class BoundMethod:
             class_name: the noun for prompts, put in as it is ("metal nut").
             is_texture: a surface rather than an object; some prompt ensembles differ.
             image_ids: names that seed whatever is random inside a method; by default the position in the list.
+            references: normal images of the category, for few-shot methods.
 
         Returns:
             ``scores`` (B,) and ``maps`` (B, S, S), float32; larger is more anomalous.
@@ -61,20 +64,25 @@ class BoundMethod:
         """
         if len(images) == 0:
             raise UserError("predict_images: the list of images is empty; give at least one image")
-        if isinstance(images, Tensor):
-            pixels = images.float()
-        else:
-            opened = [image if isinstance(image, Image.Image) else read_image_file(Path(image)) for image in images]
-            pixels = self.encoder.preprocess(opened)
         text = (
             None
             if self._ensemble is None
             else text_cache(self.encoder).features(self._ensemble, class_name, is_texture)
         )
         self.method.prepare(text)
-        predictions = [self.method.predict(self.encoder.encode(pixels, self._request, image_ids))]
+        if self.method.k_shot:
+            if references is None or len(references) != self.method.k_shot:
+                raise UserError(f"method.k_shot={self.method.k_shot}: predict_images needs as many references")
+            self.method.take_references(self.encoder.encode(self._pixels(references), self._request))
+        predictions = [self.method.predict(self.encoder.encode(self._pixels(images), self._request, image_ids))]
         (final,) = self.method.finalize(predictions)
         return Prediction(scores=final.scores.float(), maps=final.maps.float())
+
+    def _pixels(self, images: Images) -> Tensor:
+        if isinstance(images, Tensor):
+            return images.float()
+        opened = [image if isinstance(image, Image.Image) else read_image_file(Path(image)) for image in images]
+        return self.encoder.preprocess(opened)
 
 
 def load_method(name: str, encoder: ClipEncoder, **overrides: Value) -> BoundMethod:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,15 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad_bench.data import Dataset, Sample, UnreadableImage
+from zsad_bench.errors import UserError
 from zsad_bench.preprocess import Geometry, image_to_array
 
 LOADER_THREADS = 2
-
-
-def category_seed(seed: int, *names: str) -> int:
-    """A seed of 63 bits from the job's seed and names (dataset, category, image), whatever was computed before."""
-    digest = hashlib.sha256("\x00".join([str(seed), *names]).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
@@ -32,6 +26,22 @@ def limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
     return sorted(
         _spread(anomalous, n_anomalous) + _spread(others, limit - n_anomalous), key=lambda sample: sample.image_id
     )
+
+
+def choose_references(dataset: Dataset, category: str, k_shot: int, seed: int) -> list[Sample]:
+    """``k_shot`` normal training images, drawn by ``seed``; a larger ``k_shot`` keeps those of a smaller one.
+
+    Raises:
+        UserError: the category has fewer.
+    """
+    normal = [sample for sample in dataset.listed(category, "train") if sample.label == 0]
+    if len(normal) < k_shot:
+        raise UserError(
+            f"{dataset.root}: category {category} has {len(normal)} normal training images, method.k_shot={k_shot} needs "
+            "more; lower k_shot or use a zero-shot method"
+        )
+    order = np.random.default_rng(seed).permutation(len(normal))
+    return [normal[index] for index in order[:k_shot]]
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:

@@ -13,17 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 from zsad_bench import console
-from zsad_bench.batching import LoadedBatch, category_seed, compose_batches, load_batches
+from zsad_bench.batching import LoadedBatch, choose_references, compose_batches, load_batches
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.features import FeatureBatch
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
 from zsad_bench.preprocess import Geometry, normalise
 from zsad_bench.prompts import PromptEnsemble, TextCache, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
+from zsad_bench.seeds import named_seed
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Evaluator:
     def __init__(self, dataset: Dataset, method: Method, encoder: ClipEncoder, options: EvaluationOptions) -> None:
         self.dataset, self.method, self.encoder, self.options = dataset, method, encoder, options
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
-        method.attach(encoder.spec)
+        method.attach(encoder.spec, options.seed)
         self.request = method.request()
         if self.ensemble is not None:
             warn_unknown_states(encoder, self.ensemble)
@@ -83,6 +85,9 @@ class Evaluator:
         watch = _Stopwatch()
         with watch.time("text"):
             self.method.prepare(self._text(category))
+        if self.method.k_shot:
+            with watch.time("encode"):
+                self.method.take_references(self._references(category))
         done: list[Sample] = []
         unreadable: list[UserError] = []
         predictions: list[Prediction] = []
@@ -122,8 +127,14 @@ class Evaluator:
         name = self.dataset.class_name(category) if readable else category
         return text_cache(self.encoder).features(self.ensemble, name, self.dataset.is_texture(category))
 
+    def _references(self, category: str) -> FeatureBatch:
+        seed = named_seed(self.options.seed, self.dataset.name, category, "references")
+        chosen = choose_references(self.dataset, category, self.method.k_shot, seed)
+        pixels = self.encoder.preprocess([self.dataset.read_image(sample) for sample in chosen])
+        return self.encoder.encode(pixels, self.request, [sample.image_id for sample in chosen])
+
     def _batches(self, category: str, samples: Sequence[Sample], watch: _Stopwatch) -> Iterator[LoadedBatch]:
-        seed = category_seed(self.options.seed, self.dataset.name, category)
+        seed = named_seed(self.options.seed, self.dataset.name, category)
         batches = compose_batches(samples, self.options.batch_size, seed)
         loader = load_batches(self.dataset, batches, self.encoder.geometry, self.options.skip_unreadable)
         while True:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 
@@ -19,6 +20,17 @@ def upsample(grids: Tensor, size: tuple[int, int], align_corners: bool = False) 
             reference codes differ: WinCLIP and SDP use False, AnoVL, MuSc and SDP+ use True.
     """
     return F.interpolate(grids[:, None], size=size, mode="bilinear", align_corners=align_corners)[:, 0]
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing of maps (B, H, W); ``sigma`` in pixels, 0 leaves them as they are.
+
+    Truncated at 4 sigma, borders reflected (d c b a | a b c d | d c b a), as scipy does it and as the reference codes use it.
+    """
+    if sigma <= 0:
+        return maps
+    values = maps.detach().cpu().numpy()
+    return torch.from_numpy(gaussian_filter(values, (0, sigma, sigma), mode="reflect", truncate=4.0)).to(maps)
 
 
 def resize_maps(maps: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from zsad_bench.encoder import EncoderSpec
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.prompts import TextFeatures
+from zsad_bench.seeds import named_seed
 
 Setting = Literal["single", "batch", "transductive", "few_shot", "auxiliary"]
 
@@ -46,11 +48,15 @@ class Method(ABC):
         setting: what the method sees. ``single``: one image; ``batch``: the images of its batch; ``transductive``: the
             whole test set; ``few_shot``: normal reference images; ``auxiliary``: it was trained on other data.
         encoder: dimensions of the encoder, set by :meth:`attach`.
+        seed: the job's seed, set by :meth:`attach`.
+        k_shot: normal reference images per category that the method wants; above 0 only in setting ``few_shot``.
         prompts: name of the prompt ensemble, or None for methods without text.
     """
 
     setting: ClassVar[Setting]
+    k_shot: int = 0
     encoder: EncoderSpec
+    seed: int
 
     def __init__(
         self, *, name: str, variant: str = "paper", prompts: str | None = None, reference_quirks: bool = False
@@ -60,9 +66,18 @@ class Method(ABC):
         self.prompts = prompts
         self.reference_quirks = reference_quirks
 
-    def attach(self, encoder: EncoderSpec) -> None:
-        """Take note of the encoder's dimensions; override to check that the settings fit them."""
+    def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
+        """Take note of the encoder's dimensions and the job's seed; override to check that the settings fit."""
         self.encoder = encoder
+        self.seed = seed
+
+    def generator(self, *names: str) -> torch.Generator:
+        """Random numbers for an image (or a group of images), whatever was computed before it.
+
+        Args:
+            *names: image ids; the same names and job seed give the same numbers.
+        """
+        return torch.Generator().manual_seed(named_seed(self.seed, *names))
 
     @abstractmethod
     def request(self) -> FeatureRequest:
@@ -71,6 +86,10 @@ class Method(ABC):
     @abstractmethod
     def prepare(self, text: TextFeatures | None) -> None:
         """Start a category: take its text features (None if ``prompts`` is None) and forget the category before."""
+
+    def take_references(self, references: FeatureBatch) -> None:
+        """Features of ``k_shot`` normal training images of the category, after :meth:`prepare`; few-shot only."""
+        raise TypeError(f"{type(self).__name__} asks for k_shot references but does not take them")
 
     @abstractmethod
     def predict(self, batch: FeatureBatch) -> Prediction:

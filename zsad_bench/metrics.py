@@ -88,8 +88,8 @@ def pixel_metrics(
         ValueError: no image, an image without pixels, wrong number of dimensions, different shapes, a float mask with
             values other than 0 and 1, scores that are not real numbers or not finite (how many is said).
 
-    Memory beyond the inputs, in units of the bytes of float32 maps: the larger of 1 + 2 p and 5 p for a share p of
-    anomalous pixels, so less than 2 as long as they are fewer than 40%.
+    Memory beyond the inputs, in units of the bytes of float32 maps, for a share p of anomalous pixels: about 1 + 2 p,
+    or 5 p when that is more. It stays below 3 up to p = 0.6.
     """
     ranked = _rank_pixels(_pair_images(masks, maps))
     auroc, ap, f1max, aupro = _exact(ranked)

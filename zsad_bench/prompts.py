@@ -105,8 +105,8 @@ def load_ensemble(name: str) -> PromptEnsemble:
         known = ", ".join(ensemble_names())
         raise UserError(f"method.prompts={name}: no such ensemble; choose from {known} or give a YAML file")
     try:
-        content = OmegaConf.merge(OmegaConf.structured(PromptEnsemble), OmegaConf.create(source.read_text("utf-8")))
-        content.name = name
+        written = OmegaConf.create(source.read_text("utf-8"))
+        content = OmegaConf.merge(OmegaConf.structured(PromptEnsemble), {"name": name}, written)
         return cast(PromptEnsemble, OmegaConf.to_object(content))
     except OSError as error:
         raise UserError(f"method.prompts={name}: cannot be read ({error.strerror})") from None

@@ -71,7 +71,8 @@ def _polyline(site: Site, points: Field, radius: float) -> Field:
     sdf = np.full_like(site.x, 9.0)
     for k in range(n):
         taper = radius * (1.15 - 0.75 * abs(2 * (k + 0.5) / n - 1))
-        sdf = np.minimum(sdf, segment(site.x, site.y, *points[k], *points[k + 1], taper))
+        (ax, ay), (bx, by) = points[k], points[k + 1]
+        sdf = np.minimum(sdf, segment(site.x, site.y, ax, ay, bx, by, taper))
     return sdf
 
 
@@ -281,6 +282,6 @@ def misprint(site: Site, rng: Generator) -> Field:
 
 Painter = Callable[[Site, Generator], Field]
 
-TRAINED: tuple[Painter, ...] = (scratch, crack, hole, stain, contamination, dent, colour_spot, missing_part, misplaced, bent,
-                                foreign_patch, burn, residue)  # fmt: skip
+TRAINED: tuple[Painter, ...] = (scratch, crack, hole, stain, contamination, dent, colour_spot, missing_part, misplaced,
+                                bent, foreign_patch, burn, residue)  # fmt: skip
 HELD_OUT: tuple[Painter, ...] = (thread, misprint)

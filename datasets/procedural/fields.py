@@ -1,4 +1,4 @@
-"""Random scalar fields on the pixel grid: value noise, cells, weaves. All in float64, all independent of the image size."""
+"""Random scalar fields on the pixel grid, in float64: value noise, cells, shading. None depends on the image size."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def felt(c: Canvas, style: Generator, rng: Generator) -> None:
 
 def knit(c: Canvas, style: Generator, rng: Generator) -> None:
     base, freq, slant = random_colour(style), style.uniform(5, 10), style.uniform(0.5, 1.0)
-    u, column = repeat(c.u * freq, 1.0)
+    u, _ = repeat(c.u * freq, 1.0)
     v = c.v * freq * 1.2 + slant * np.abs(u) * 2 + 0.2 * noise_at(rng, c.u * 3, c.v * 3)
     loop = np.abs(np.cos(PI * v)) * np.sqrt(
         np.clip(1 - 3.2 * (np.abs(u) - 0.25) ** 2 - 0.6 * (np.abs(u) > 0.48), 0.05, 1)
@@ -160,7 +160,7 @@ def granite(c: Canvas, style: Generator, rng: Generator) -> None:
 
 
 def plaster(c: Canvas, style: Generator, rng: Generator) -> None:
-    base, scale, depth = random_colour(style, (0.5, 0.95), 0.4), style.integers(4, 10), style.uniform(0.01, 0.035)
+    base, scale, depth = random_colour(style, (0.5, 0.95), 0.4), int(style.integers(4, 10)), style.uniform(0.01, 0.035)
     bump = np.abs(fractal(rng, c.size, scale, 3))
     c.fill(base * (1 + 0.02 * fractal(rng, c.size, 24, 2))[..., None], depth * bump)
 

@@ -1,0 +1,191 @@
+"""The dense walk against open_clip itself, against closed forms, and against the reference codes' arrays."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zsad_bench.dense import dense_forward, embed, unsupported_reason, window_forward, window_indices
+from zsad_bench.encoder import ClipEncoder, load_encoder
+from zsad_bench.features import FeatureRequest, Stream, Tap
+
+VV = Stream(embedding=True)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+
+
+@torch.inference_mode()
+def test_class_token_is_open_clips_own(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    expected = tiny_encoder.model.encode_image(pixels)
+    for taps in ((), (Tap(2), Tap(4, VV, projected=True))):
+        actual, _ = dense_forward(tiny_encoder.visual, pixels, taps)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_plain_taps_equal_forward_intermediates(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    taps = [Tap(block) for block in (1, 2, 3, 4)]
+    _, taken = dense_forward(tiny_encoder.visual, pixels, taps)
+    expected = tiny_encoder.visual.forward_intermediates(pixels, indices=[0, 1, 2, 3], output_fmt="NLC")
+    for tap, tokens in zip(taps, expected["image_intermediates"], strict=True):
+        torch.testing.assert_close(taken[tap][:, 1:], tokens, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_projected_tap_is_ln_post_and_projection(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    visual = tiny_encoder.visual
+    _, taken = dense_forward(visual, pixels, [Tap(3), Tap(3, projected=True)])
+    expected = visual.ln_post(taken[Tap(3)]) @ visual.proj
+    torch.testing.assert_close(taken[Tap(3, projected=True)], expected)
+
+
+def loop_surgery(visual: torch.nn.Module, hidden: torch.Tensor, number: int, names: str) -> torch.Tensor:
+    """mean over names of softmax(z z^T / sqrt(d)) v, head by head, then the output projection: written as loops."""
+    block = visual.transformer.resblocks[number - 1]
+    normed = block.ln_1(hidden)
+    width, heads = normed.shape[-1], block.attn.num_heads
+    weight, bias = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
+    parts = {name: normed @ w.T + b for name, w, b in zip("qkv", weight, bias, strict=True)}
+    size = width // heads
+    total = torch.zeros_like(normed)
+    for name in names:
+        for head in range(heads):
+            columns = slice(head * size, (head + 1) * size)
+            for image in range(len(normed)):
+                z = parts[name][image][:, columns]
+                total[image][:, columns] += (z @ z.T / size**0.5).softmax(-1) @ parts["v"][image][:, columns] / len(names)
+    return total @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("stream", "block", "summands"),
+    [
+        (Stream(("v",), embedding=True), 4, [0, 1, 2, 3, 4]),
+        (Stream(("v",), restart=2), 3, [3]),
+        (Stream(("v",), restart=2), 4, [3, 4]),
+        (Stream(("q",), start=2, embedding=True), 3, [0, 2, 3]),
+        (Stream(("k",), start=4), 4, [4]),
+        (Stream(("q", "k", "v"), start=4), 4, [4]),
+    ],
+)
+def test_surgery_stream_equals_closed_form(
+    tiny_encoder: ClipEncoder, pixels: torch.Tensor, stream: Stream, block: int, summands: list[int]
+) -> None:
+    visual = tiny_encoder.visual
+    _, plain = dense_forward(visual, pixels, [Tap(number) for number in (1, 2, 3, 4)])
+    inputs = [embed(visual, pixels), *(plain[Tap(number)] for number in (1, 2, 3, 4))]
+    expected = sum(
+        inputs[0] if number == 0 else loop_surgery(visual, inputs[number - 1], number, "".join(stream.attention))
+        for number in summands
+    )
+    _, taken = dense_forward(visual, pixels, [Tap(block, stream)])
+    torch.testing.assert_close(taken[Tap(block, stream)], expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_value_attention_of_equal_values_is_their_mean() -> None:
+    """All patches alike: softmax(v v^T) is uniform, so the output is the projected value itself."""
+    encoder = load_encoder(str(Path(__file__).parent / "data" / "tiny_clip.json"), None)
+    visual = encoder.visual
+    visual.positional_embedding.zero_()
+    visual.class_embedding.copy_(visual.conv1(torch.ones(1, 3, 48, 48))[0, :, 0, 0])
+    tap = Tap(1, Stream())
+    _, taken = dense_forward(visual, torch.ones(1, 3, 48, 48), [tap])
+    block = visual.transformer.resblocks[0]
+    value = block.ln_1(embed(visual, torch.ones(1, 3, 48, 48))) @ block.attn.in_proj_weight[64:].T + block.attn.in_proj_bias[64:]
+    torch.testing.assert_close(taken[tap], block.attn.out_proj(value), atol=1e-6, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_distinct_taps_are_distinct_tensors(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    streams = (None, VV, Stream(restart=2))
+    taps = [Tap(block, stream) for block in (1, 2, 3, 4) for stream in streams]
+    _, taken = dense_forward(tiny_encoder.visual, pixels, taps)
+    # restart=2 without embedding starts with the same block outputs as nothing else here, so all pairs differ
+    for first, second in combinations(taps, 2):
+        assert taken[first].data_ptr() != taken[second].data_ptr()
+        assert not torch.equal(taken[first], taken[second]), (first, second)
+
+
+@torch.inference_mode()
+def test_after_attention_is_between_attention_and_feed_forward(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    visual = tiny_encoder.visual
+    middle = Tap(2, after_attention=True)
+    _, taken = dense_forward(visual, pixels, [middle, Tap(2)])
+    block = visual.transformer.resblocks[1]
+    expected = taken[middle] + block.mlp(block.ln_2(taken[middle]))
+    torch.testing.assert_close(taken[Tap(2)], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_window_indices_are_row_major() -> None:
+    indices = window_indices((3, 4), 2)
+    assert indices.shape == (6, 4)
+    assert indices[0].tolist() == [0, 1, 4, 5]
+    assert indices[-1].tolist() == [6, 7, 10, 11]
+
+
+@torch.inference_mode()
+def test_windows_differ_and_match_one_by_one(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    """anomalib's window path makes all windows of an image equal with open_clip >= 2.26.1; ours must not."""
+    visual, grid = tiny_encoder.visual, tiny_encoder.spec.grid
+    windows = window_forward(visual, pixels, grid, 2)
+    assert windows.shape == (3, 25, 16)
+    assert F.normalize(windows, dim=-1).std(dim=1).max() > 1e-2
+    tokens = embed(visual, pixels)
+    for position in (0, 7, 24):
+        rows = [0, *(window_indices(grid, 2)[position] + 1).tolist()]
+        alone = visual.transformer(tokens[:, rows])[:, 0]
+        torch.testing.assert_close(windows[:, position], visual.ln_post(alone) @ visual.proj, atol=1e-5, rtol=1e-5)
+
+
+def test_bad_taps_are_refused(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="4 blocks"):
+        tiny_encoder.encode(pixels, FeatureRequest((Tap(5),)))
+    with pytest.raises(ValueError, match="before their stream starts"):
+        tiny_encoder.encode(pixels, FeatureRequest((Tap(1, Stream(start=2)),)))
+    with pytest.raises(ValueError, match="do not fit"):
+        tiny_encoder.encode(pixels, FeatureRequest(windows=(7,)))
+    with pytest.raises(ValueError, match="1-based"):
+        Tap(0)
+
+
+def test_towers_without_class_token_are_refused() -> None:
+    assert "not open_clip's own ViT" in str(unsupported_reason(torch.nn.Linear(1, 1)))
+
+
+@torch.inference_mode()
+def test_streams_match_the_official_codes(golden_clipad: Path) -> None:
+    """AnoVL's value-value tokens, CLIP-AD's stages, and CLIP-AD's aliased ordinary tokens o_l = h_l + a_(l+1)."""
+    encoder = load_encoder(str(golden_clipad / "tiny_clip.json"), str(golden_clipad / "tiny_clip.safetensors"))
+    images = torch.from_numpy(np.load(golden_clipad / "inputs.npz")["images"])
+    anovl, clipad = np.load(golden_clipad / "anovl_features.npz"), np.load(golden_clipad / "clipad_features.npz")
+    whole = Tap(12, VV, projected=True)
+    stages = [Tap(block, Stream(restart=3), projected=True) for block in (3, 6, 9, 12)]
+    aliased = [*(Tap(block + 1, after_attention=True) for block in (3, 6, 9)), Tap(12)]
+    batch = encoder.encode(images, FeatureRequest((whole, *stages, *aliased)))
+    np.testing.assert_allclose(batch.patches(whole), anovl["tokens6_proj"], atol=1e-4)
+    np.testing.assert_allclose(batch.class_tokens, anovl["pooled_cls"], atol=1e-4)
+    for stage, (tap, ordinary) in enumerate(zip(stages, aliased, strict=True)):
+        np.testing.assert_allclose(batch.patches(tap), clipad["surgery_raw"][stage][:, 1:], atol=1e-4)
+        np.testing.assert_allclose(batch.tokens[ordinary][:2], clipad["ori_raw_img01"][stage], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_plain_taps_match_musc(golden_winclip: Path) -> None:
+    encoder = load_encoder(str(golden_winclip / "tiny_clip.json"), str(golden_winclip / "tiny_clip.safetensors"))
+    inputs, musc = np.load(golden_winclip / "inputs.npz"), np.load(golden_winclip / "musc.npz")
+    images = torch.from_numpy(np.concatenate([inputs["images"], inputs["images_extra"]]))
+    taps = tuple(Tap(int(block)) for block in musc["layers"])
+    batch = encoder.encode(images, FeatureRequest(taps))
+    for layer, tap in enumerate(taps):
+        np.testing.assert_allclose(batch.tokens[tap], musc["tokens"][layer], atol=1e-4)
+    np.testing.assert_allclose(F.normalize(batch.class_tokens, dim=-1), musc["cls"], atol=1e-5)

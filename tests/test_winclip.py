@@ -1,0 +1,135 @@
+"""WinCLIP against the outputs of the public re-implementations, and its properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zsad_bench import load_encoder, load_method
+from zsad_bench.api import BoundMethod
+from zsad_bench.encoder import ClipEncoder
+from zsad_bench.errors import UserError
+from zsad_bench.evaluator import text_cache
+from zsad_bench.features import FeatureRequest
+from zsad_bench.prompts import load_ensemble
+
+CLASSES = ["bottle", "carpet", "pcb1", "metal nut", "metal_nut"]  # the order of the golden arrays
+
+
+@pytest.fixture(scope="module")
+def encoder(golden_winclip: Path) -> ClipEncoder:
+    return load_encoder(str(golden_winclip / "tiny_clip.json"), str(golden_winclip / "tiny_clip.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def images(golden_winclip: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(golden_winclip / "inputs.npz")["images"])
+
+
+@pytest.fixture(scope="module")
+def golden(golden_winclip: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(golden_winclip / "winclip.npz"))
+
+
+def test_window_embeddings(encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray]) -> None:
+    batch = encoder.encode(images, FeatureRequest(windows=(2, 3)))
+    np.testing.assert_allclose(batch.class_tokens, golden["zq_img_emb"], atol=1e-4)
+    for side in (2, 3):
+        np.testing.assert_allclose(batch.windows[side], golden[f"zq_win{side}_emb"], atol=1e-4)
+
+
+def test_windows_are_not_anomalibs_collapsed_ones(
+    encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray]
+) -> None:
+    """With open_clip >= 2.26.1 anomalib's windows of one image are all equal; the golden holds such wrong values."""
+    wrong = golden["an_openclip3_bug_win2_emb_img0"]
+    ours = encoder.encode(images[:1], FeatureRequest(windows=(2,))).windows[2][0].numpy()
+    assert wrong.std(axis=0).max() < 1e-4
+    assert ours.std(axis=0).min() > 1e-2
+    assert np.abs(ours - wrong).max() > 0.1
+
+
+@pytest.mark.parametrize("code", ["zq", "an"])
+@pytest.mark.parametrize("position", range(5), ids=CLASSES)
+def test_zqhang_and_anomalib_to_the_digit(
+    encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray], code: str, position: int
+) -> None:
+    bound = load_method("winclip_zqhang", encoder=encoder)
+    prediction = bound.predict_images(images, class_name=CLASSES[position])
+    np.testing.assert_allclose(prediction.scores, golden[f"{code}_img_score"][position], atol=1e-5)
+    if position < 4:
+        np.testing.assert_allclose(prediction.maps[position], golden["zq_map240_diag"][position], atol=1e-5)
+    method, batch = bound.method, encoder.encode(images, bound.method.request())
+    for side in (2, 3):
+        scores = method.score(batch.windows[side])
+        np.testing.assert_allclose(scores, golden[f"{code}_win{side}_score"][position], atol=1e-5)
+        harmonic = method.aggregate(scores, side).unflatten(1, (15, 15))
+        np.testing.assert_allclose(harmonic, golden[f"{code}_harm{side}"][position], atol=1e-5)
+    np.testing.assert_allclose(method.patch_scores(batch), golden[f"{code}_map15"][position], atol=1e-5)
+
+
+@pytest.mark.parametrize("position", range(4), ids=CLASSES[:4])
+def test_mala_image_scores(
+    encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray], position: int
+) -> None:
+    prediction = load_method("winclip_mala", encoder=encoder).predict_images(images, CLASSES[position])
+    np.testing.assert_allclose(prediction.scores, golden["ma_img_score"][position], atol=1e-5)
+
+
+def test_text_vectors(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
+    for position, name in enumerate(CLASSES):
+        raw = text_cache(encoder).features(load_ensemble("winclip_zqhang"), name)
+        means = torch.stack([raw.normal.mean(dim=0), raw.abnormal.mean(dim=0)])
+        np.testing.assert_allclose(means, golden["zq_text_raw_mean"][position], atol=1e-5)
+        unit = text_cache(encoder).features(load_ensemble("winclip"), name.replace("_", " "))
+        np.testing.assert_allclose(unit.vectors(), golden["ma_text_normed"][position], atol=1e-5)
+    bottle = text_cache(encoder).features(load_ensemble("winclip_zqhang"), "bottle")
+    assert (len(bottle.normal), len(bottle.abnormal)) == tuple(golden["zq_n_prompts"])
+
+
+def test_prompts_are_those_of_the_golden_run(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
+    """Same prompts; anomalib lists the templates in an order of its own, and averages do not depend on it."""
+    normal, _ = load_ensemble("winclip_zqhang").write("bottle")
+    ours = encoder.tokenizer(normal).numpy()
+    expected = golden["an_tokens_bottle_normal"]
+    assert sorted(map(tuple, ours)) == sorted(map(tuple, expected))
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_encoder: ClipEncoder) -> BoundMethod:
+    return load_method("winclip", encoder=tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.randn(5, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+
+
+def test_map_lies_between_its_terms(tiny: BoundMethod, pixels: torch.Tensor) -> None:
+    """A harmonic mean lies between the smallest and the largest of what it averages."""
+    prediction = tiny.predict_images(pixels, "plate")
+    assert prediction.maps.shape == (5, 48, 48)
+    batch = tiny.encoder.encode(pixels, tiny.method.request())
+    terms = torch.cat([tiny.method.score(batch.windows[side]) for side in (2, 3)] + [prediction.scores[:, None]], dim=1)
+    assert (prediction.maps.amax(dim=(1, 2)) <= terms.amax(dim=1) + 1e-6).all()
+    assert (prediction.maps.amin(dim=(1, 2)) >= terms.amin(dim=1) - 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("temperature", 0.01), ("windows", [3]), ("image_term", False), ("prompts", "winclip_zqhang"), ("prompt_average", "raw")],
+)
+def test_every_key_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor, key: str, value: object) -> None:
+    changed = load_method("winclip", encoder=tiny.encoder, **{key: value})
+    difference = changed.predict_images(pixels, "plate").maps - tiny.predict_images(pixels, "plate").maps
+    assert difference.abs().max() > 1e-7
+
+
+@pytest.mark.parametrize(("key", "value"), [("temperature", 0.0), ("windows", []), ("windows", [9]), ("prompts", "nothing")])
+def test_bad_settings_are_one_line(tiny_encoder: ClipEncoder, key: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"method.{key}") as caught:
+        load_method("winclip", encoder=tiny_encoder, **{key: value})
+    assert "\n" not in str(caught.value)
