@@ -61,7 +61,9 @@ def loop_surgery(visual: torch.nn.Module, hidden: torch.Tensor, number: int, nam
             columns = slice(head * size, (head + 1) * size)
             for image in range(len(normed)):
                 z = parts[name][image][:, columns]
-                total[image][:, columns] += (z @ z.T / size**0.5).softmax(-1) @ parts["v"][image][:, columns] / len(names)
+                total[image][:, columns] += (
+                    (z @ z.T / size**0.5).softmax(-1) @ parts["v"][image][:, columns] / len(names)
+                )
     return total @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
 
 
@@ -101,7 +103,10 @@ def test_value_attention_of_equal_values_is_their_mean() -> None:
     tap = Tap(1, Stream())
     _, taken = dense_forward(visual, torch.ones(1, 3, 48, 48), [tap])
     block = visual.transformer.resblocks[0]
-    value = block.ln_1(embed(visual, torch.ones(1, 3, 48, 48))) @ block.attn.in_proj_weight[64:].T + block.attn.in_proj_bias[64:]
+    value = (
+        block.ln_1(embed(visual, torch.ones(1, 3, 48, 48))) @ block.attn.in_proj_weight[64:].T
+        + block.attn.in_proj_bias[64:]
+    )
     torch.testing.assert_close(taken[tap], block.attn.out_proj(value), atol=1e-6, rtol=1e-5)
 
 

@@ -13,7 +13,7 @@ from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
 from zsad_bench.evaluator import text_cache
-from zsad_bench.features import FeatureRequest
+from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.prompts import load_ensemble
 
 CLASSES = ["bottle", "carpet", "pcb1", "metal nut", "metal_nut"]  # the order of the golden arrays
@@ -34,19 +34,21 @@ def golden(golden_winclip: Path) -> dict[str, np.ndarray]:
     return dict(np.load(golden_winclip / "winclip.npz"))
 
 
-def test_window_embeddings(encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray]) -> None:
-    batch = encoder.encode(images, FeatureRequest(windows=(2, 3)))
-    np.testing.assert_allclose(batch.class_tokens, golden["zq_img_emb"], atol=1e-4)
+@pytest.fixture(scope="module")
+def features(encoder: ClipEncoder, images: torch.Tensor) -> FeatureBatch:
+    return encoder.encode(images, FeatureRequest(windows=(2, 3)))
+
+
+def test_window_embeddings(features: FeatureBatch, golden: dict[str, np.ndarray]) -> None:
+    np.testing.assert_allclose(features.class_tokens, golden["zq_img_emb"], atol=1e-4)
     for side in (2, 3):
-        np.testing.assert_allclose(batch.windows[side], golden[f"zq_win{side}_emb"], atol=1e-4)
+        np.testing.assert_allclose(features.windows[side], golden[f"zq_win{side}_emb"], atol=1e-4)
 
 
-def test_windows_are_not_anomalibs_collapsed_ones(
-    encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray]
-) -> None:
+def test_windows_are_not_anomalibs_collapsed_ones(features: FeatureBatch, golden: dict[str, np.ndarray]) -> None:
     """With open_clip >= 2.26.1 anomalib's windows of one image are all equal; the golden holds such wrong values."""
     wrong = golden["an_openclip3_bug_win2_emb_img0"]
-    ours = encoder.encode(images[:1], FeatureRequest(windows=(2,))).windows[2][0].numpy()
+    ours = features.windows[2][0].numpy()
     assert wrong.std(axis=0).max() < 1e-4
     assert ours.std(axis=0).min() > 1e-2
     assert np.abs(ours - wrong).max() > 0.1
@@ -55,28 +57,35 @@ def test_windows_are_not_anomalibs_collapsed_ones(
 @pytest.mark.parametrize("code", ["zq", "an"])
 @pytest.mark.parametrize("position", range(5), ids=CLASSES)
 def test_zqhang_and_anomalib_to_the_digit(
-    encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray], code: str, position: int
+    encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], code: str, position: int
 ) -> None:
-    bound = load_method("winclip_zqhang", encoder=encoder)
-    prediction = bound.predict_images(images, class_name=CLASSES[position])
+    method = load_method("winclip_zqhang", encoder=encoder).method
+    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    prediction = method.predict(features)
     np.testing.assert_allclose(prediction.scores, golden[f"{code}_img_score"][position], atol=1e-5)
     if position < 4:
         np.testing.assert_allclose(prediction.maps[position], golden["zq_map240_diag"][position], atol=1e-5)
-    method, batch = bound.method, encoder.encode(images, bound.method.request())
     for side in (2, 3):
-        scores = method.score(batch.windows[side])
+        scores = method.score(features.windows[side])
         np.testing.assert_allclose(scores, golden[f"{code}_win{side}_score"][position], atol=1e-5)
         harmonic = method.aggregate(scores, side).unflatten(1, (15, 15))
         np.testing.assert_allclose(harmonic, golden[f"{code}_harm{side}"][position], atol=1e-5)
-    np.testing.assert_allclose(method.patch_scores(batch), golden[f"{code}_map15"][position], atol=1e-5)
+    np.testing.assert_allclose(method.patch_scores(features), golden[f"{code}_map15"][position], atol=1e-5)
+
+
+def test_public_api_gives_the_same(encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray]) -> None:
+    prediction = load_method("winclip_zqhang", encoder=encoder).predict_images(images[:1], class_name="bottle")
+    np.testing.assert_allclose(prediction.scores, golden["zq_img_score"][0][:1], atol=1e-5)
+    np.testing.assert_allclose(prediction.maps[0], golden["zq_map240_diag"][0], atol=1e-5)
 
 
 @pytest.mark.parametrize("position", range(4), ids=CLASSES[:4])
 def test_mala_image_scores(
-    encoder: ClipEncoder, images: torch.Tensor, golden: dict[str, np.ndarray], position: int
+    encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], position: int
 ) -> None:
-    prediction = load_method("winclip_mala", encoder=encoder).predict_images(images, CLASSES[position])
-    np.testing.assert_allclose(prediction.scores, golden["ma_img_score"][position], atol=1e-5)
+    method = load_method("winclip_mala", encoder=encoder).method
+    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    np.testing.assert_allclose(method.predict(features).scores, golden["ma_img_score"][position], atol=1e-5)
 
 
 def test_text_vectors(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
@@ -120,7 +129,13 @@ def test_map_lies_between_its_terms(tiny: BoundMethod, pixels: torch.Tensor) -> 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("temperature", 0.01), ("windows", [3]), ("image_term", False), ("prompts", "winclip_zqhang"), ("prompt_average", "raw")],
+    [
+        ("temperature", 0.01),
+        ("windows", [3]),
+        ("image_term", False),
+        ("prompts", "winclip_zqhang"),
+        ("prompt_average", "raw"),
+    ],
 )
 def test_every_key_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor, key: str, value: object) -> None:
     changed = load_method("winclip", encoder=tiny.encoder, **{key: value})
@@ -128,7 +143,9 @@ def test_every_key_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor, key:
     assert difference.abs().max() > 1e-7
 
 
-@pytest.mark.parametrize(("key", "value"), [("temperature", 0.0), ("windows", []), ("windows", [9]), ("prompts", "nothing")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("temperature", 0.0), ("windows", []), ("windows", [9]), ("prompts", "nothing")]
+)
 def test_bad_settings_are_one_line(tiny_encoder: ClipEncoder, key: str, value: object) -> None:
     with pytest.raises(UserError, match=f"method.{key}") as caught:
         load_method("winclip", encoder=tiny_encoder, **{key: value})

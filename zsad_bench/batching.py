@@ -37,8 +37,8 @@ def choose_references(dataset: Dataset, category: str, k_shot: int, seed: int) -
     normal = [sample for sample in dataset.listed(category, "train") if sample.label == 0]
     if len(normal) < k_shot:
         raise UserError(
-            f"{dataset.root}: category {category} has {len(normal)} normal training images, method.k_shot={k_shot} needs "
-            "more; lower k_shot or use a zero-shot method"
+            f"{dataset.root}: category {category} has {len(normal)} normal training images, fewer than "
+            f"method.k_shot={k_shot}; lower k_shot or use a zero-shot method"
         )
     order = np.random.default_rng(seed).permutation(len(normal))
     return [normal[index] for index in order[:k_shot]]

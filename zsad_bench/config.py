@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -173,9 +173,9 @@ def run_name(overrides: Sequence[str]) -> str:
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an error of Hydra or OmegaConf."""
     text = str(error)
-    if match := re.search(r"Error parsing override '(.+)'", text):
+    if isinstance(error, OverrideParseException):
         return (
-            f"'{match.group(1)}': cannot be read; write key=value, with quotes around values that hold spaces or commas"
+            f"'{error.override}': cannot be read; write key=value, with quotes around values that hold spaces or commas"
         )
     if isinstance(error, MissingConfigException) and (
         match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from zsad_bench.data import SPLITS, Dataset, Problem, Sample, Split, UnreadableImage
 from zsad_bench.errors import UserError
@@ -58,9 +59,10 @@ def check(dataset: Dataset, console: Console) -> int:
     counts, problems = inspect(dataset, console)
     console.print(_counts_table(dataset, counts))
     errors = [problem for problem in problems if problem.severity == "error"]
-    if problems:
-        console.print(_problems_table([*errors, *(p for p in problems if p.severity == "warning")]))
-    console.print(f"{len(errors)} errors, {len(problems) - len(errors)} warnings in {escape(str(dataset.root))}")
+    for problem in [*errors, *(problem for problem in problems if problem.severity == "warning")]:
+        console.print(_problem_line(problem), soft_wrap=True)
+    summary = f"{dataset.root}: errors {len(errors)}, warnings {len(problems) - len(errors)}"
+    console.print(escape(summary), soft_wrap=True)
     return 1 if errors else 0
 
 
@@ -152,12 +154,7 @@ def _size_range(sizes: set[tuple[int, int]]) -> str:
     return " x ".join(f"{min(v)}" if min(v) == max(v) else f"{min(v)}-{max(v)}" for v in (widths, heights))
 
 
-def _problems_table(problems: Sequence[Problem]) -> Table:
-    table = Table(title="problems", show_lines=False)
-    table.add_column("")
-    table.add_column("file or folder", overflow="fold")
-    table.add_column("what is wrong", overflow="fold")
-    for problem in problems:
-        style = "red" if problem.severity == "error" else "yellow"
-        table.add_row(f"[{style}]{problem.severity}[/]", escape(problem.path), escape(problem.message))
-    return table
+def _problem_line(problem: Problem) -> Text:
+    """One line a problem, never folded, so that it can be searched and cut out."""
+    style = "red" if problem.severity == "error" else "yellow"
+    return Text.assemble((f"{problem.severity:<8}", style), f"{problem.path}: {problem.message}")

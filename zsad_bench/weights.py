@@ -80,7 +80,7 @@ def did_you_mean(word: str, choices: list[str]) -> str:
     lowered = {choice.lower(): choice for choice in choices}
     near = [lowered[match] for match in get_close_matches(word.lower(), list(lowered), n=3, cutoff=0.5)]
     if near:
-        return f"; did you mean {' or '.join(near)}?"
+        return f"; did you mean {' or '.join(near)}"
     return f"; choose from {', '.join(sorted(choices))}" if len(choices) <= 12 else ""
 
 
@@ -132,7 +132,7 @@ def find_weights(model: str, pretrained: str | None, sha256: str | None = None) 
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained not in tags:
         raise UserError(
-            f"encoder.pretrained={pretrained}: {Path(model).name} has no such tag{did_you_mean(pretrained, tags)} "
+            f"encoder.pretrained={pretrained}: {Path(model).name} has no such tag{did_you_mean(pretrained, tags)}. "
             "A local .pt or .safetensors file works too."
         )
     _refuse_wrong_gelu(model, pretrained, f"tag {pretrained}")

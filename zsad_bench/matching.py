@@ -1,0 +1,184 @@
+"""Nearest-patch matching between images: the core that MuSc, FiSeCLIP, Dual-Image and few-shot WinCLIP share.
+
+All features are unit vectors and all distances are cosine distances d(a, b) = (1 - a . b) / 2 in [0, 1]. For unit vectors
+the Euclidean distance is 2 sqrt(d), so both order neighbours alike (:func:`euclidean` converts).
+
+The distances of all patches of B images to all patches of R images are a cube of B N x R M numbers (13 GB for 200 images
+at 518 pixels). It is never held: similarities are computed block by block and each block is reduced at once to one number
+per query patch and reference image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_bench.errors import UserError
+
+# Similarities held at a time (16 MB), and distances to reference images held at a time (256 MB).
+BLOCK = 1 << 22
+TABLE = 1 << 26
+# A dot product of unit vectors in float32 is wrong by up to 5e-7: below it two patches count as identical, otherwise the
+# square root in the Euclidean distance would blow rounding up to 1e-3.
+RESOLUTION = 5e-7
+
+
+def quarter_depths(n_blocks: int) -> tuple[int, ...]:
+    """Blocks at a quarter, half, three quarters and the whole of the depth, 1-based: 3, 6, 9, 12 of 12."""
+    return tuple(sorted({max(1, n_blocks * quarter // 4) for quarter in (1, 2, 3, 4)}))
+
+
+def choose_layers(layers: Sequence[int] | None, n_blocks: int) -> tuple[int, ...]:
+    """The 1-based blocks of the key ``layers``; None gives :func:`quarter_depths`.
+
+    Raises:
+        UserError: no layer, or one outside the tower.
+    """
+    if layers is None:
+        return quarter_depths(n_blocks)
+    if not layers or min(layers) < 1 or max(layers) > n_blocks:
+        raise UserError(
+            f"method.layers={list(layers)}: name blocks from 1 to {n_blocks}, as the encoder has, or null for "
+            f"{list(quarter_depths(n_blocks))}"
+        )
+    return tuple(layers)
+
+
+def check_sides(sides: Sequence[int], key: str) -> tuple[int, ...]:
+    """Neighbourhood sides in patches, refused with UserError unless all are odd and positive."""
+    if not sides or any(side < 1 or side % 2 == 0 for side in sides):
+        raise UserError(f"method.{key}={list(sides)}: needs odd numbers of patches, for example [1, 3, 5]")
+    return tuple(sides)
+
+
+def aggregate(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Local neighbourhood aggregation of MuSc (LNAMD, arXiv 2401.16753, section 3.1): (B, N, C) -> unit vectors (B, N, C).
+
+    The tokens of an image are standardised together, one mean and one variance over all patches and channels; every
+    patch becomes the mean of the side x side patches around it; zeros beyond the border count; then L2 normalisation.
+    """
+    standard = F.layer_norm(patches, patches.shape[1:])
+    if side > 1:
+        maps = standard.transpose(1, 2).unflatten(2, grid)
+        standard = F.avg_pool2d(maps, side, stride=1, padding=side // 2).flatten(2).transpose(1, 2)
+    return F.normalize(standard, dim=-1)
+
+
+def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) -> Tensor:
+    """Distance of every query vector to the nearest patch of every reference image.
+
+    Args:
+        queries: (..., C) unit vectors.
+        references: (R, M, C) unit vectors of R images.
+        penalty: (R, M) added to the distance of a reference patch; infinity excludes it.
+
+    Returns:
+        (..., R) cosine distances, plus the penalty of the patch that won; infinite where all patches are excluded.
+    """
+    flat, patches = queries.flatten(0, -2), references.flatten(0, 1).T
+    bias = None if penalty is None else -2 * penalty.flatten()
+    nearest_similarity = [
+        _similarity(rows, patches, bias).unflatten(1, references.shape[:2]).amax(dim=-1)
+        for rows in flat.split(max(1, BLOCK // patches.shape[1]))
+    ]
+    return _distance(torch.cat(nearest_similarity)).unflatten(0, queries.shape[:-1])
+
+
+def nearest_mutual(features: Tensor, penalty: Tensor | None = None) -> Tensor:
+    """As :func:`nearest` between all images of one set, in half the time: a pair of images is multiplied only once.
+
+    Args:
+        features: (B, N, C) unit vectors.
+        penalty: (B, N) added to the distance when a patch serves as a reference.
+
+    Returns:
+        (B, N, B); an image's distance to itself is infinite.
+    """
+    count, patches = features.shape[:2]
+    similarity = features.new_full((count, patches, count), -torch.inf)
+    images_per_block = max(1, BLOCK // patches**2)
+    for image in range(count - 1):
+        for others in torch.arange(image + 1, count).split(images_per_block):
+            block = (features[image] @ features[others].flatten(0, 1).T).unflatten(1, (len(others), patches))
+            if penalty is None:
+                similarity[image][:, others] = block.amax(dim=2)
+                similarity[others, :, image] = block.amax(dim=0)
+            else:
+                similarity[image][:, others] = (block - 2 * penalty[others]).amax(dim=2)
+                similarity[others, :, image] = (block - 2 * penalty[image][:, None, None]).amax(dim=0)
+    return _distance(similarity)
+
+
+def _similarity(rows: Tensor, patches: Tensor, bias: Tensor | None) -> Tensor:
+    return rows @ patches if bias is None else torch.addmm(bias, rows, patches)
+
+
+def _distance(similarity: Tensor) -> Tensor:
+    distance = (1 - similarity) / 2
+    return torch.where(distance < RESOLUTION, 0.0, distance)
+
+
+def euclidean(distance: Tensor) -> Tensor:
+    """Euclidean distance of unit vectors from their cosine distance: |a - b| = sqrt(2 - 2 a . b) = 2 sqrt(d)."""
+    return 2 * distance.sqrt()
+
+
+def check_interval(interval: Sequence[float], key: str) -> tuple[float, float]:
+    """Bounds for :func:`ranks`, refused with UserError unless there are two, not negative and not descending."""
+    low, high = interval if len(interval) == 2 else (0.0, -1.0)
+    if low < 0 or high <= 0 or (low > high and not (low < 1 <= high)):
+        raise UserError(f"method.{key}={list(interval)}: needs a lower and a higher bound, for example [0.0, 0.3]")
+    return low, high
+
+
+def ranks(interval: Sequence[float], n_references: int) -> tuple[int, int]:
+    """First rank and end rank (exclusive) of the reference images that count, nearest first.
+
+    As in MuSc's code, a bound below 1 is a share of the references, rounded down, and any other a number of images: 0.3 of
+    7 references is 2, and 1.0 is ONE image. Unlike there, at least one image always counts.
+    """
+    low, high = (int(bound * n_references) if bound < 1 else int(bound) for bound in interval)
+    low = min(low, n_references - 1)
+    return low, min(max(high, low + 1), n_references)
+
+
+def lowest_mean(distances: Tensor, interval: Sequence[float], n_references: int) -> Tensor:
+    """Mean over the nearest reference images: (..., R) -> (...), of which ``n_references`` have finite distances."""
+    low, high = ranks(interval, n_references)
+    return distances.sort(dim=-1).values[..., low:high].mean(dim=-1)
+
+
+def mutual_scores(features: Tensor, interval: Sequence[float], penalty: Tensor | None = None) -> Tensor:
+    """Mutual scoring of MuSc (MSM, section 3.2) in cosine distances: how far a patch is from the other images.
+
+    Args:
+        features: (B, N, C) unit vectors, B >= 2; every image is compared with the B - 1 others.
+        interval: which of the others count, see :func:`ranks`.
+        penalty: (B, N), see :func:`nearest`.
+
+    Returns:
+        (B, N).
+    """
+    return _mutual(features, interval, penalty, torch.clone)
+
+
+def mutual_scores_euclidean(features: Tensor, interval: Sequence[float]) -> Tensor:
+    """:func:`mutual_scores` as the mean of Euclidean distances, in [0, 2], as MuSc defines it."""
+    return _mutual(features, interval, None, euclidean)
+
+
+def _mutual(
+    features: Tensor, interval: Sequence[float], penalty: Tensor | None, convert: Callable[[Tensor], Tensor]
+) -> Tensor:
+    count, patches = features.shape[:2]
+    if count * count * patches <= TABLE:
+        return lowest_mean(convert(nearest_mutual(features, penalty)), interval, count - 1)
+    rows = []
+    for image in range(count):
+        distances = nearest(features[image], features, penalty)
+        distances[:, image] = torch.inf
+        rows.append(lowest_mean(convert(distances), interval, count - 1))
+    return torch.stack(rows)
