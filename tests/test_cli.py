@@ -72,6 +72,13 @@ def test_the_same_command_is_byte_for_byte_the_same(
     assert tables(here) == first
 
 
+def test_a_given_dataset_name_is_kept(here: Path, photo_folder: Path) -> None:
+    assert run(photo_folder, "dataset.name=plates", "maps=none", "limit=2") == 0
+    rows = pd.read_csv(here / "metrics.csv")
+    assert set(rows["dataset"]) == {"plates"}
+    assert set(rows["protocol"]) == {"standard, limit 2"}
+
+
 def test_changed_photos_are_evaluated_again(here: Path, photo_folder: Path) -> None:
     assert run(photo_folder) == 0
     first = tables(here)

@@ -61,7 +61,7 @@ def check(dataset: Dataset, console: Console) -> int:
     errors = [problem for problem in problems if problem.severity == "error"]
     for problem in [*errors, *(problem for problem in problems if problem.severity == "warning")]:
         console.print(_problem_line(problem), soft_wrap=True)
-    summary = f"{dataset.root}: errors {len(errors)}, warnings {len(problems) - len(errors)}"
+    summary = f"{len(errors)} errors, {len(problems) - len(errors)} warnings in {dataset.root}"
     console.print(escape(summary), soft_wrap=True)
     return 1 if errors else 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
 from zsad_bench.batching import limited
-from zsad_bench.config import identity
+from zsad_bench.config import CONFIG_MODULE, identity
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import ClipEncoder, shared_encoder
 from zsad_bench.evaluation import fingerprint
@@ -28,12 +30,21 @@ def build_encoder(config: DictConfig) -> ClipEncoder:
 
 
 def dataset_label(dataset: Dataset) -> str:
-    """What rows call the dataset: its name, or the root folder's name if it holds categories the dataset does not have.
+    """What rows call the dataset: its name, unless that is a published name and the categories are others.
 
-    Any MVTec-style folder can be read with ``dataset=mvtec``; its numbers must not pass for those of MVTec AD.
+    Any MVTec-style folder can be read with ``dataset=mvtec``; its numbers must not pass for those of MVTec AD. They get
+    the root folder's name, or whatever ``dataset.name`` says.
     """
-    official = all(dataset.has_class_name(category) for category in dataset.categories)
-    return dataset.name if official else dataset.root.resolve().name
+    genuine = all(dataset.has_class_name(category) for category in dataset.categories)
+    return dataset.name if genuine or dataset.name not in bundled_dataset_names() else dataset.root.resolve().name
+
+
+@lru_cache(maxsize=1)
+def bundled_dataset_names() -> frozenset[str]:
+    """Names that the YAML files in ``conf/dataset`` give."""
+    folder = resources.files(CONFIG_MODULE) / "dataset"
+    texts = [entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return frozenset(str(OmegaConf.select(OmegaConf.create(text), "name")) for text in texts)
 
 
 def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from zsad_bench import console
 from zsad_bench.batching import limited, load_batches
-from zsad_bench.data import SPLITS, Dataset, Sample
+from zsad_bench.data import SPLITS, Dataset, Sample, Split
 from zsad_bench.encoder import ClipEncoder, EncoderSpec
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import fingerprint, read_masks
@@ -241,7 +241,7 @@ def training_samples(dataset: Dataset, options: TrainingOptions) -> list[Sample]
     Raises:
         UserError: the split has no anomalous image with a mask.
     """
-    split = "train" if options.split == "train" else "test"
+    split: Split = "train" if options.split == "train" else "test"
     samples = [
         sample
         for category in dataset.categories

@@ -15,31 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(pixels: Tensor, theta: Sequence[Sequence[float]]) -> Tensor:
+def warp(pixels: Tensor, theta: Tensor) -> Tensor:
     """Resample images by an affine map of normalised coordinates.
 
     Args:
         pixels: (B, 3, H, W).
-        theta: 2 x 3; output pixel (x, y), both in [-1, 1] with the outer pixel centres at -1 and 1, takes the value
+        theta: (2, 3) float32; output pixel (x, y), both in [-1, 1] with the outer pixel centres at -1 and 1, takes the value
             of the input at ``theta @ (x, y, 1)``.
 
     Returns:
         (B, 3, H, W), bilinear; beyond the border the image is mirrored.
     """
     # One grid for all images: made image by image, its rounding would depend on how many there are.
-    matrix = torch.tensor([theta], dtype=pixels.dtype, device=pixels.device)
-    grid = F.affine_grid(matrix, [1, *pixels.shape[1:]], align_corners=True).expand(len(pixels), -1, -1, -1)
+    grid = F.affine_grid(theta[None].to(pixels), [1, *pixels.shape[1:]], align_corners=True)
+    grid = grid.expand(len(pixels), -1, -1, -1)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
 
-def rotation(angle: float) -> list[list[float]]:
-    """Sampling map of a rotation about the image centre by ``angle`` radians, counter-clockwise for angle > 0."""
-    return [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]]
+def rotation(angle: float) -> Tensor:
+    """Sampling map (2, 3) of a rotation about the image centre by ``angle`` radians; angle > 0 is counter-clockwise."""
+    turn = torch.tensor(angle, dtype=torch.float32)
+    cos, sin, zero = turn.cos(), turn.sin(), torch.zeros(())
+    return torch.stack([cos, -sin, zero, sin, cos, zero]).view(2, 3)
 
 
-def shift(x: float, y: float) -> list[list[float]]:
-    """Sampling map of a shift to the left and up, in normalised coordinates (2 is the whole side)."""
-    return [[1.0, 0.0, x], [0.0, 1.0, y]]
+def shift(x: float, y: float) -> Tensor:
+    """Sampling map (2, 3) of a shift to the left by x and up by y, in normalised coordinates: 2 is the whole side."""
+    return torch.tensor([[1.0, 0.0, x], [0.0, 1.0, y]])
 
 
 def grey(pixels: Tensor) -> Tensor:
