@@ -19,6 +19,8 @@ PARTS = ("conf", "datasets", "methods", "zsad_bench")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
+    (source / "results").mkdir(parents=True)
+    shutil.copy(ROOT / "results" / "published.csv", source / "results")
     for part in PARTS:
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -36,6 +38,7 @@ def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:
             if path.suffix in {".py", ".yaml", ".json", ".safetensors"} and "__pycache__" not in path.parts:
                 name = path.relative_to(ROOT).as_posix()
                 assert (name if part == "zsad_bench" else f"zsad_bench/{name}") in inside
+    assert "zsad_bench/reference/published.csv" in inside
     assert {name.split("/")[0] for name in inside} == {"zsad_bench", "zsad_bench-0.1.0.dist-info"}
 
 

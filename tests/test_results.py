@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from zsad_bench.errors import UserError
+from zsad_bench.published import published
 from zsad_bench.results import (
     CategoryResult,
     ImageResult,
@@ -129,3 +131,28 @@ def test_unwritable_places_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_atomic(blocked / "x.csv", "")
     assert list(tmp_path.iterdir()) == [blocked]
+
+
+def test_published_figures_stand_beside_comparable_jobs(tmp_path: Path) -> None:
+    base = info()
+    same = replace(base, encoder="ViT-B-16-plus-240", pretrained="laion400m_e32")
+    others = [
+        replace(same, encoder="ViT-L-14", config_hash="1" * 12),
+        replace(same, protocol="standard, limit 5", config_hash="2" * 12),
+        replace(same, image_size=336, config_hash="3" * 12),
+    ]
+    for job in (same, *others):
+        saved(tmp_path, job, category("bottle", 0.5), category("cable", 0.7))
+    board = collect(tmp_path).leaderboard.set_index("config_hash")
+    assert board.loc["a" * 12, "published_image_auroc"] == 0.918
+    assert "2303.14814" in board.loc["a" * 12, "published_source"]
+    assert board.drop("a" * 12)["published_image_auroc"].isna().all()
+
+
+def test_published_figures_are_clean() -> None:
+    table = published()
+    metrics = table.filter(regex="^(image|pixel)_(auroc|ap|f1max|aupro)$")
+    assert metrics.stack().between(0, 1).all()
+    assert table["source"].str.len().gt(5).all()
+    assert set(table["method"]) == {"winclip", "anoclip", "clip_ad", "musc"}
+    assert table["dataset"].str.fullmatch("[a-z0-9_]+").all()

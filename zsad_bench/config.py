@@ -41,8 +41,12 @@ MINIMUM = {
 }
 
 # Choices that say where and how to run but do not belong into the name of the results folder.
-_NOT_IN_NAME = {"results_dir", "overwrite", "on_error", "maps", "encoder.device", "encoder.chunk_size"}
+_NOT_IN_NAME = {
+    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps"),
+    *("encoder.device", "encoder.chunk_size"),
+}
 _LONGEST_NAME = 100
+_QUOTES = "'\""
 
 
 @dataclass
@@ -150,19 +154,16 @@ def with_name(overrides: Sequence[str]) -> list[str]:
 
 def run_name(overrides: Sequence[str]) -> str:
     """Name of the results folder, made from the choices; the same choices give the same name. ``[a-z0-9_.-]`` only."""
-    parts = {"method": "winclip", "dataset": "demo"}
-    for text in overrides:
-        key, _, value = text.lstrip("+~").partition("=")
-        if key in parts:
-            parts[key] = value
-    if root := next((text.split("=", 1)[1] for text in overrides if text.startswith("dataset.root=")), ""):
-        parts["dataset"] += f"-{Path(root.strip(chr(34) + chr(39))).name}"
-    shown = list(parts.values())
-    for text in sorted(overrides):
-        key, _, value = text.lstrip("+~").partition("=")
-        value = Path(value.strip("'\"")).name if "/" in value and "," not in value else value
-        if key not in {*parts, *_NOT_IN_NAME, "name", "dataset.root"} and not key.startswith("hydra"):
-            shown.append(f"{key.split('.')[-1]}-{value}")
+    chosen = {key: value for text in overrides for key, _, value in [text.lstrip("+~").partition("=")]}
+    defaults = {} if "experiment" in chosen else {"method": "winclip", "dataset": "demo"}
+    heads = {**defaults, **{key: chosen[key] for key in ("experiment", "method", "dataset") if key in chosen}}
+    if root := chosen.get("dataset.root"):
+        heads["dataset"] = f"{heads.get('dataset', '')}-{Path(root.strip(_QUOTES)).name}"
+    shown = list(heads.values())
+    for key, value in sorted(chosen.items()):
+        if key not in {*heads, *_NOT_IN_NAME} and not key.startswith("hydra"):
+            file_name = Path(value.strip(_QUOTES)).name if "/" in value and "," not in value else value
+            shown.append(f"{key.split('.')[-1]}-{file_name}")
     name = "_".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in shown)
     if len(name) <= _LONGEST_NAME:
         return name
@@ -205,7 +206,8 @@ def _near(word: str, choices: Sequence[str]) -> str:
 
 
 def _group_choices(overrides: Sequence[str]) -> list[str]:
-    return [text for text in overrides if text.split("=", 1)[0] in GROUPS or text.startswith("hydra.searchpath")]
+    groups = {*GROUPS, "+experiment", "hydra.searchpath"}
+    return [text for text in overrides if text.split("=", 1)[0] in groups]
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsad_bench.errors import UserError
+from zsad_bench.published import add_published
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 OPTIONAL_METRICS = ("pixel_aupro_sweep200",)
@@ -205,7 +206,7 @@ def collect(run_folder: Path) -> RunTables:
             )
         done = {"categories": f"{len(results)}/{len(info.categories)}"}
         board.append({**shared, **done, "n_images": counts["n_images"], **means, "config_hash": info.config_hash})
-    return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), _ranked(_sorted(board)))
+    return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), add_published(_ranked(_sorted(board))))
 
 
 def _sorted(rows: list[dict[str, object]]) -> pd.DataFrame:
