@@ -15,6 +15,7 @@ The paper gives no temperature and no code. Four public re-implementations disag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from zsad_bench.dense import window_indices
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.maps import upsample
-from zsad_bench.method import Method, Prediction
+from zsad_bench.method import Method, Prediction, Setting
 from zsad_bench.prompts import TextFeatures
 
 
@@ -38,7 +39,7 @@ class WinCLIP(Method):
         image_term: whether the image score enters the map as a constant scale.
     """
 
-    setting = "single"
+    setting: ClassVar[Setting] = "single"
 
     def __init__(
         self,

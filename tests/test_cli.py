@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_MODEL, save_image
 
+from conftest import TINY_MODEL, save_image
 from zsad_bench.__main__ import main
 
 ENCODER = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu", "name=run"]

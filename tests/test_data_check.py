@@ -13,11 +13,11 @@ from PIL import Image
 from rich.console import Console
 from test_data_miniatures import Miniature, random_region, write_image, write_mask, write_mask_palette
 from test_datasets import mvtec_ad, visa
+
+from zsad_bench.data_check import check, inspect
 from zsad_bench.datasets.folder import Folder
 from zsad_bench.datasets.mvtec import MVTec
 from zsad_bench.datasets.visa import VisA
-
-from zsad_bench.data_check import check, inspect
 from zsad_bench.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset"

@@ -17,10 +17,10 @@ from test_data_miniatures import (
     write_mask_colour,
     write_mask_palette,
 )
+
 from zsad_bench.datasets.meta_json import MetaJson
 from zsad_bench.datasets.mvtec import MVTec
 from zsad_bench.datasets.visa import VisA
-
 from zsad_bench.errors import UserError
 
 

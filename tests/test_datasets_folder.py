@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_data_miniatures import Miniature, assert_loaded, random_region, write_image, write_mask
 from test_datasets import messages, refused
+
 from zsad_bench.datasets.folder import Folder
 
 

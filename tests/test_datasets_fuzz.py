@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
+
+from zsad_bench.data import SPLITS
+from zsad_bench.data_check import inspect
 from zsad_bench.datasets.folder import Folder
 from zsad_bench.datasets.meta_json import MetaJson
 from zsad_bench.datasets.mvtec import MVTec
 from zsad_bench.datasets.visa import VisA
-
-from zsad_bench.data import SPLITS
-from zsad_bench.data_check import inspect
 from zsad_bench.errors import UserError
 
 FOLDERS = ["", "a", "a/test", "a/test/good", "a/test/hole", "a/test/hole/deep", "a/train/good", "a/train"]

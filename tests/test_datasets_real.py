@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from zsad_bench.datasets.folder import Folder
 from zsad_bench.datasets.meta_json import MetaJson
 from zsad_bench.datasets.mvtec import MVTec

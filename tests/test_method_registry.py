@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_MODEL
 
+from conftest import TINY_MODEL
 from zsad_bench.config import compose_config
 from zsad_bench.encoder import ClipEncoder, load_encoder
 from zsad_bench.evaluator import text_cache

@@ -20,7 +20,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     (source / "results").mkdir(parents=True)
-    shutil.copy(ROOT / "results" / "published.csv", source / "results")
+    for name in ("__init__.py", "published.csv"):
+        shutil.copy(ROOT / "results" / name, source / "results")
     for part in PARTS:
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from zsad_bench.datasets.procedural import (
     AUXILIARY,
     CLASS_NAMES,

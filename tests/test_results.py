@@ -152,7 +152,7 @@ def test_published_figures_stand_beside_comparable_jobs(tmp_path: Path) -> None:
 def test_published_figures_are_clean() -> None:
     table = published()
     metrics = table.filter(regex="^(image|pixel)_(auroc|ap|f1max|aupro)$")
-    assert metrics.stack().between(0, 1).all()
+    assert metrics.stack().dropna().between(0, 1).all()
     assert table["source"].str.len().gt(5).all()
     assert set(table["method"]) == {"winclip", "anoclip", "clip_ad", "musc"}
     assert table["dataset"].str.fullmatch("[a-z0-9_]+").all()

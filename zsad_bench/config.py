@@ -155,8 +155,8 @@ def with_name(overrides: Sequence[str]) -> list[str]:
 def run_name(overrides: Sequence[str]) -> str:
     """Name of the results folder, made from the choices; the same choices give the same name. ``[a-z0-9_.-]`` only."""
     chosen = {key: value for text in overrides for key, _, value in [text.lstrip("+~").partition("=")]}
-    defaults = {} if "experiment" in chosen else {"method": "winclip", "dataset": "demo"}
-    heads = {**defaults, **{key: chosen[key] for key in ("experiment", "method", "dataset") if key in chosen}}
+    heads = {} if "experiment" in chosen else {"method": "winclip", "dataset": "demo"}
+    heads |= {key: chosen[key] for key in ("experiment", "method", "dataset") if key in chosen}
     if root := chosen.get("dataset.root"):
         heads["dataset"] = f"{heads.get('dataset', '')}-{Path(root.strip(_QUOTES)).name}"
     shown = list(heads.values())

@@ -25,7 +25,7 @@ def upsample(grids: Tensor, size: tuple[int, int], align_corners: bool = False) 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing of maps (B, H, W); ``sigma`` in pixels, 0 leaves them as they are.
 
-    Truncated at 4 sigma, borders reflected (d c b a | a b c d | d c b a): scipy's defaults, which the reference codes use.
+    Truncated at 4 sigma, borders reflected (d c b a | a b c d | d c b a): scipy's defaults, which reference codes use.
     """
     if sigma <= 0:
         return maps

@@ -1,11 +1,11 @@
 """Nearest-patch matching between images: the core that MuSc, FiSeCLIP, Dual-Image and few-shot WinCLIP share.
 
-All features are unit vectors and all distances are cosine distances d(a, b) = (1 - a . b) / 2 in [0, 1]. For unit vectors
-the Euclidean distance is 2 sqrt(d), so both order neighbours alike (:func:`euclidean` converts).
+All features are unit vectors and all distances are cosine distances d(a, b) = (1 - a . b) / 2 in [0, 1]. For unit
+vectors the Euclidean distance is 2 sqrt(d), so both order neighbours alike (:func:`euclidean` converts).
 
-The distances of all patches of B images to all patches of R images are a cube of B N x R M numbers (13 GB for 200 images
-at 518 pixels). It is never held: similarities are computed block by block and each block is reduced at once to one number
-per query patch and reference image.
+The distances of all patches of all images to each other would be 300 GB for 200 images of 37 x 37 patches. They are
+never held: similarities are computed block by block and each block is reduced at once to one number per query patch and
+reference image.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad_bench.errors import UserError
+from zsad_bench.features import FeatureBatch
 
 # Similarities held at a time (16 MB), and distances to reference images held at a time (256 MB).
 BLOCK = 1 << 22
 TABLE = 1 << 26
-# A dot product of unit vectors in float32 is wrong by up to 5e-7: below it two patches count as identical, otherwise the
-# square root in the Euclidean distance would blow rounding up to 1e-3.
+# A dot product of unit vectors in float32 is wrong by up to 5e-7: below it two patches count as identical, otherwise
+# the square root in the Euclidean distance would blow rounding up to 1e-3.
 RESOLUTION = 5e-7
 
 
@@ -54,8 +55,21 @@ def check_sides(sides: Sequence[int], key: str) -> tuple[int, ...]:
     return tuple(sides)
 
 
+def select(batch: FeatureBatch, images: Sequence[int]) -> FeatureBatch:
+    """Some images of a batch, in the order given, without pixels."""
+    rows = list(images)
+    return FeatureBatch(
+        image_ids=tuple(batch.image_ids[row] for row in rows),
+        class_tokens=batch.class_tokens[rows],
+        tokens={tap: tokens[rows] for tap, tokens in batch.tokens.items()},
+        grid=batch.grid,
+        image_size=batch.image_size,
+        windows={side: vectors[rows] for side, vectors in batch.windows.items()},
+    )
+
+
 def aggregate(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Local neighbourhood aggregation of MuSc (LNAMD, arXiv 2401.16753, section 3.1): (B, N, C) -> unit vectors (B, N, C).
+    """Local neighbourhood aggregation (LNAMD of MuSc, arXiv 2401.16753): (B, N, C) -> unit vectors (B, N, C).
 
     The tokens of an image are standardised together, one mean and one variance over all patches and channels; every
     patch becomes the mean of the side x side patches around it; zeros beyond the border count; then L2 normalisation.
@@ -137,8 +151,8 @@ def check_interval(interval: Sequence[float], key: str) -> tuple[float, float]:
 def ranks(interval: Sequence[float], n_references: int) -> tuple[int, int]:
     """First rank and end rank (exclusive) of the reference images that count, nearest first.
 
-    As in MuSc's code, a bound below 1 is a share of the references, rounded down, and any other a number of images: 0.3 of
-    7 references is 2, and 1.0 is ONE image. Unlike there, at least one image always counts.
+    As in MuSc's code, a bound below 1 is a share of the references, rounded down, and any other a number of images: 0.3
+    of 7 references is 2, and 1.0 is ONE image. Unlike there, at least one image always counts.
     """
     low, high = (int(bound * n_references) if bound < 1 else int(bound) for bound in interval)
     low = min(low, n_references - 1)

@@ -7,6 +7,7 @@ with which settings it was trained. It holds no date and no path, so the same tr
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +37,8 @@ from zsad_bench.runner import dataset_label
 from zsad_bench.seeds import named_seed
 
 FORMAT = "zsad-bench checkpoint 1"
+# One metadata entry: safetensors writes several in an order of its own, and equal trainings would give unequal files.
+METADATA_KEY = "zsad_bench"
 Facts = dict[str, str]
 
 
@@ -129,7 +132,7 @@ class Checkpoint:
         """Write it atomically; raises UserError if the folder cannot be written."""
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, **self.facts})
+            save_file(tensors, temporary, {METADATA_KEY: json.dumps({"format": FORMAT, **self.facts}, sort_keys=True)})
 
     @staticmethod
     def load(path: Path, expected: Facts | None = None) -> Checkpoint:
@@ -146,9 +149,9 @@ class Checkpoint:
             raise UserError(f"method.checkpoint={path}: no such file")
         try:
             with safe_open(path, framework="pt") as file:
-                facts = dict(file.metadata() or {})
+                facts: Facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"method.checkpoint={path}: not a readable safetensors file ({error})") from None
         if facts.pop("format", None) != FORMAT:
             raise UserError(

@@ -20,8 +20,8 @@ def warp(pixels: Tensor, theta: Tensor) -> Tensor:
 
     Args:
         pixels: (B, 3, H, W).
-        theta: (2, 3) float32; output pixel (x, y), both in [-1, 1] with the outer pixel centres at -1 and 1, takes the value
-            of the input at ``theta @ (x, y, 1)``.
+        theta: (2, 3) float32; output pixel (x, y) takes the value of the input at ``theta @ (x, y, 1)``, where -1 and
+            1 are the centres of the outer pixels.
 
     Returns:
         (B, 3, H, W), bilinear; beyond the border the image is mirrored.
@@ -61,7 +61,7 @@ VIEWS: tuple[Callable[[Tensor], Tensor], ...] = (
     grey,
     *(partial(torch.rot90, k=quarters, dims=(-2, -1)) for quarters in (1, 2, 3)),
 )
-"""View 0 is the image itself, 1 to 8 rotations, 9 to 16 shifts, 17 the mirror image, 18 grey, 19 to 21 quarter turns."""
+"""View 0 is the image itself, 1-8 are rotations, 9-16 shifts, 17 the mirror image, 18 grey, 19-21 quarter turns."""
 
 
 def augmented_views(pixels: Tensor, views: Sequence[int] = range(len(VIEWS))) -> Tensor:

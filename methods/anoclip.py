@@ -1,0 +1,246 @@
+"""AnoCLIP, zero-shot (Deng et al., arXiv 2308.15939, "AnoVL" in its first version; code hq-deng/AnoVL, ``vl_test.py``).
+
+1. Domain-aware contrastive state prompts: t_s is the normalised mean of the embeddings of 462 prompts of state s.
+2. Value-value attention: V = h_0 + sum over blocks l of O_l(softmax(v_l v_l^T / sqrt(d_head)) v_l), with v_l from the
+   ordinary stream and no feed-forward network; x_i = projection(ln_post(V_i)) is the token of patch i.
+3. Map: p(x) = softmax([x . t_n, x . t_a] / temperature) with x normalised; p_a, averaged over 3 x 3 patches (borders
+   repeated), then bilinear upsampling.
+4. Image score: mean of p_a(c_k) over the ordinary class tokens c_k of 22 augmented views k of the image.
+5. Test-time adaptation replaces x in step 3 by f(x), fitted to each image alone (E: all 924 normalised prompts):
+
+   - text adapter    f(x) = x / 2 + E^T tanh(W x / |x| + b) / 2
+   - linear adapter  f(x) = x / 2 + (W x / |x| + b) / 2
+
+   In each of 5 AdamW steps x~ = x + N(0, 0.055^2) is drawn anew and, as means over the patches,
+   loss = H(p(f(x))) + [-log p_a(f(x~)) - log p_n(f(x))] / 2: certain, noisy tokens abnormal, clean ones normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_bench.errors import UserError
+from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
+from zsad_bench.maps import upsample
+from zsad_bench.method import Method, Prediction
+from zsad_bench.prompts import TextFeatures
+from zsad_bench.views import VIEWS, augmented_views
+
+PATCHES = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
+ADAPTERS = ("text", "linear")
+# Derived images held in memory at once; they cost 0.7 MB each at 240 pixels.
+VIEWS_PER_CALL = 88
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Result of fitting the adapter to one image.
+
+    Attributes:
+        tokens: f(x), shape of the tokens x.
+        weight: (n_out, D) after the last step.
+        bias: (n_out,) after the last step.
+        losses: the loss before each step.
+    """
+
+    tokens: Tensor
+    weight: Tensor
+    bias: Tensor
+    losses: tuple[float, ...]
+
+
+class AnoCLIP(Method):
+    """AnoCLIP with or without test-time adaptation.
+
+    Args:
+        temperature: divides cosines before every softmax; > 0.
+        pooling: side in patches of the average over neighbouring patches; odd.
+        views: augmented views of the image score: None or ``all``, ``identity``, the first so many, or their numbers
+            in :data:`zsad_bench.views.VIEWS`.
+        adapt: fit an adapter of the patch tokens to each image. It does not touch the image score.
+        adapter: ``text`` or ``linear``.
+        steps: optimisation steps an image; >= 1.
+        lr: learning rate of AdamW, whose other settings are PyTorch's defaults; > 0.
+        noise: standard deviation of the noise on tokens; > 0.
+        reference_quirks: the official code makes one optimiser per category and starts only the weights anew for each
+            image: AdamW's moments and step count leak from image to image. True reproduces it, and results then
+            depend on the images before; False starts the optimiser anew as well.
+    """
+
+    setting = "single"
+
+    def __init__(
+        self,
+        *,
+        name: str = "anoclip",
+        variant: str = "paper",
+        prompts: str = "anoclip",
+        temperature: float = 1.0,
+        pooling: int = 3,
+        views: str | int | Sequence[int] | None = None,
+        adapt: bool = False,
+        adapter: str = "text",
+        steps: int = 5,
+        lr: float = 0.001,
+        noise: float = 0.055,
+        reference_quirks: bool = False,
+    ) -> None:
+        super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
+        for key, number in (("temperature", temperature), ("lr", lr), ("noise", noise)):
+            if number <= 0:
+                raise UserError(f"method.{key}={number}: must be above 0")
+        if pooling < 1 or pooling % 2 == 0:
+            raise UserError(f"method.pooling={pooling}: must be an odd number of patches")
+        if adapter not in ADAPTERS:
+            raise UserError(f"method.adapter={adapter}: choose {' or '.join(ADAPTERS)}")
+        if steps < 1:
+            raise UserError(f"method.steps={steps}: must be at least 1; adapt=false switches the adaptation off")
+        self.temperature = temperature
+        self.pooling = pooling
+        self.views = _view_numbers(views)
+        self.adapt = adapt
+        self.adapter = adapter
+        self.steps = steps
+        self.lr = lr
+        self.noise = noise
+
+    def request(self) -> FeatureRequest:
+        """Value-value patch tokens; the pixels if there are views to make."""
+        return FeatureRequest(taps=(PATCHES,), pixels=self.views != (0,))
+
+    def prepare(self, text: TextFeatures | None) -> None:
+        """Text vectors (2, D) and normalised prompts E (n, D) of the category; no optimiser yet."""
+        assert text is not None
+        # A caller may be in inference mode, whose tensors take no part in autograd; the adaptation needs ordinary ones.
+        with torch.inference_mode(False):
+            self.text = text.vectors()
+            self.prompt_embeddings = F.normalize(torch.cat([text.normal, text.abnormal]), dim=-1)
+        self._optimiser: torch.optim.AdamW | None = None
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Cosines with the normal and the abnormal text vector over the temperature: (..., D) -> (..., 2)."""
+        return F.normalize(embeddings, dim=-1) @ self.text.T / self.temperature
+
+    def patch_scores(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Step 3 before upsampling: patch tokens (B, N, D) -> (B, h, w) in (0, 1)."""
+        scores = self.logits(tokens).softmax(dim=-1)[..., 1].unflatten(1, grid)
+        margin = self.pooling // 2
+        padded = F.pad(scores[:, None], (margin,) * 4, mode="replicate")
+        return F.avg_pool2d(padded, self.pooling, stride=1)[:, 0]
+
+    def view_tokens(self, batch: FeatureBatch) -> Tensor:
+        """Class tokens (B, V, D) of the views; the image itself is not encoded a second time."""
+        derived = [view for view in self.views if view != 0]
+        tokens = {0: batch.class_tokens}
+        if derived:
+            assert batch.pixels is not None
+            assert batch.encode is not None
+            parts = []
+            for pixels in batch.pixels.split(max(1, VIEWS_PER_CALL // len(derived))):
+                encoded = batch.encode(augmented_views(pixels, derived).flatten(0, 1), FeatureRequest())
+                parts.append(encoded.class_tokens.unflatten(0, (len(pixels), len(derived))))
+            tokens.update(zip(derived, torch.cat(parts).unbind(dim=1), strict=True))
+        return torch.stack([tokens[view] for view in self.views], dim=1)
+
+    def image_scores(self, class_tokens: Tensor) -> Tensor:
+        """Step 4: class tokens of views (B, V, D) -> (B,) in (0, 1)."""
+        return self.logits(class_tokens).softmax(dim=-1)[..., 1].mean(dim=1)
+
+    def initial_weights(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Weight (n_out, D) and bias (n_out,) from U(-1/sqrt(D), 1/sqrt(D)): the default start of a linear layer."""
+        n_prompts, size = self.prompt_embeddings.shape
+        n_out = n_prompts if self.adapter == "text" else size
+        weight = torch.empty(n_out, size).uniform_(-(size**-0.5), size**-0.5, generator=generator)
+        return weight, torch.empty(n_out).uniform_(-(size**-0.5), size**-0.5, generator=generator)
+
+    def adapted(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """f(x) of step 5 for tokens (..., D)."""
+        change = F.linear(F.normalize(tokens, dim=-1), weight, bias)
+        if self.adapter == "text":
+            change = change.tanh() @ self.prompt_embeddings
+        return 0.5 * tokens + 0.5 * change
+
+    def loss(self, clean: Tensor, noisy: Tensor) -> Tensor:
+        """Loss of step 5 from the logits (..., 2) of clean and of noisy tokens."""
+        log_clean, log_noisy = clean.log_softmax(dim=-1), noisy.log_softmax(dim=-1)
+        entropy = -(log_clean.exp() * log_clean).sum(dim=-1).mean()
+        labels = -(log_noisy[..., 1] + log_clean[..., 0]).mean()
+        return entropy + 0.5 * labels
+
+    def adapt_tokens(
+        self,
+        tokens: Tensor,
+        generator: torch.Generator,
+        *,
+        initial: tuple[Tensor, Tensor] | None = None,
+        noise: Tensor | None = None,
+        arrange: Callable[[Tensor], Tensor] | None = None,
+    ) -> Adaptation:
+        """Fit the adapter to one image and apply it.
+
+        Args:
+            tokens: x, (..., N, D) un-normalised patch tokens; leading dimensions are parts of the same image.
+            generator: draws what is not given.
+            initial: weight and bias to start from, instead of :meth:`initial_weights`.
+            noise: (steps, ..., N, D) to add to the tokens, instead of N(0, noise^2).
+            arrange: turns the logits (..., N, 2) into those that the loss sees, for example tiles into a whole image.
+        """
+        arrange = arrange or (lambda logits: logits)
+        start = initial or self.initial_weights(generator)
+        losses = []
+        with torch.inference_mode(False), torch.enable_grad():
+            tokens = tokens.clone()  # as ordinary tensors, like the text features
+            optimiser = self._start(start, tokens.device)
+            weight, bias = optimiser.param_groups[0]["params"]
+            for step in range(self.steps):
+                drawn = torch.randn(tokens.shape, generator=generator) * self.noise if noise is None else noise[step]
+                noisy = tokens + drawn.to(tokens)
+                clean_logits, noisy_logits = (
+                    arrange(self.logits(self.adapted(x, weight, bias))) for x in (tokens, noisy)
+                )
+                loss = self.loss(clean_logits, noisy_logits)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                losses.append(loss.item())
+            weight, bias = weight.detach().clone(), bias.detach().clone()
+        return Adaptation(self.adapted(tokens, weight, bias), weight, bias, tuple(losses))
+
+    def _start(self, initial: tuple[Tensor, Tensor], device: torch.device) -> torch.optim.AdamW:
+        """An optimiser whose parameters have the initial values: a new one, or with quirks the category's only one."""
+        if self._optimiser is None or not self.reference_quirks:
+            parameters = [torch.empty_like(value, device=device, requires_grad=True) for value in initial]
+            self._optimiser = torch.optim.AdamW(parameters, lr=self.lr)
+        with torch.no_grad():
+            for parameter, value in zip(self._optimiser.param_groups[0]["params"], initial, strict=True):
+                parameter.copy_(value)
+        return self._optimiser
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        """Image scores from the views and maps from the patch tokens, adapted or not."""
+        tokens = batch.patches(PATCHES)
+        if self.adapt:
+            images = zip(tokens, batch.image_ids, strict=True)
+            tokens = torch.stack([self.adapt_tokens(own, self.generator(name)).tokens for own, name in images])
+        maps = upsample(self.patch_scores(tokens, batch.grid), batch.image_size, align_corners=True)
+        return Prediction(self.image_scores(self.view_tokens(batch)), maps)
+
+
+def _view_numbers(views: str | int | Sequence[int] | None) -> tuple[int, ...]:
+    """The numbers that a ``views`` key stands for."""
+    if views is None or views == "all":
+        return tuple(range(len(VIEWS)))
+    if views == "identity":
+        return (0,)
+    numbers = tuple(range(views)) if isinstance(views, int) else () if isinstance(views, str) else tuple(views)
+    if not numbers or len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(VIEWS))):
+        raise UserError(
+            f"method.views={views}: must be all, identity, a number of 1 to {len(VIEWS)}, or a list of different "
+            f"numbers of 0 to {len(VIEWS) - 1}"
+        )
+    return numbers

@@ -1,0 +1,209 @@
+"""CLIP-AD without training: SDP, staged dual path (Chen et al., arXiv 2311.00453; code ByChelsea/CLIP-AD).
+
+Notation: t_n and t_a are the unit text vectors of the normal and the abnormal state, c the unit class token of the last
+block, T the temperature, K the number of stages; the equations are those of the code.
+
+1. Representative vectors: each t is one vector for all prompts of its state (``text_vectors.py``).
+2. Staged dual path: the blocks form K stages. Beside the ordinary stream h_l runs a value-value stream without
+   feed-forward network, which starts anew with every stage: S_k = sum of s_l over the blocks l of stage k, with
+   s_l = O_l(softmax(v v^T / sqrt(d)) v) and v from h_(l-1). Its tokens, projected and normalised, are f_k; the class
+   token c_k of stage k comes from the ordinary stream.
+3. Feature surgery: the class token weighs the states, p_k = softmax([c_k . t_n, c_k . t_a]) and w_k = 2 p_k, and what
+   both states share is removed: sim_k = (w_k,a f_k . t_a - w_k,n f_k . t_n) / 2.
+4. Map: M = Gaussian(bilinear(sum_k sim_k)).
+5. Two image terms: A = softmax([c . t_n, c . t_a] / T)[a], and B = max M.
+
+The code adds minmax(A) + minmax(B) over all test images of a category: :class:`ClipADTransductive`. One image alone has
+no minimum and maximum, so :class:`ClipAD` adds the two terms as log-odds. Those of A are (c . t_a - c . t_n) / T. With
+w = 1 the map is sum_k (f_k . t_a - f_k . t_n) / 2, so 2 B / K is the same difference of cosines, as a mean over the
+stages, at the most anomalous place: score = ((c . t_a - c . t_n) + 2 B / K) / T. Other images play no part, and nothing
+saturates, unlike A itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad_bench.encoder import EncoderSpec
+from zsad_bench.errors import UserError
+from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
+from zsad_bench.maps import smooth, upsample
+from zsad_bench.method import Method, Prediction, Setting
+from zsad_bench.prompts import TextFeatures
+
+from .text_vectors import TEXT_VECTORS, representative
+
+FUSIONS = ("sum", "text", "map")
+
+
+class ClipAD(Method):
+    """SDP with a score for one image.
+
+    Args:
+        text_vector: ``mean``, ``pca``, ``kde``, ``dbscan`` or ``mean_shift``.
+        dbscan_eps: radius of ``dbscan``, above 0; the code takes 0.5, and 1.5 for VisA.
+        dbscan_min_samples: of ``dbscan``, at least 1; the code takes 15, and 25 for VisA.
+        stages: K, a divisor of the encoder's number of blocks.
+        layers: blocks (1-based) whose tokens are used, out of the last blocks of the stages; None means all of these.
+        class_weights: weigh the states by the class token (w of step 3); off means w = 1.
+        temperature: T, above 0.
+        sigma: smoothing in pixels of the encoder's input, at least 0; the code's 8 is for 240 pixels.
+        fusion: image score from both terms (``sum``) or one of them (``text``, ``map``).
+        reference_quirks: take ordinary tokens of all stages but the last as the code does, with the attention output of
+            the following block added: o_l = h_l + a_(l+1). There an in-place addition changes the stored tensor.
+    """
+
+    setting: ClassVar[Setting] = "single"
+
+    def __init__(
+        self,
+        *,
+        name: str = "clip_ad",
+        variant: str = "paper",
+        prompts: str = "clip_ad",
+        text_vector: str = "mean",
+        dbscan_eps: float = 0.5,
+        dbscan_min_samples: int = 15,
+        stages: int = 4,
+        layers: Sequence[int] | None = None,
+        class_weights: bool = True,
+        temperature: float = 0.01,
+        sigma: float = 8.0,
+        fusion: str = "sum",
+        reference_quirks: bool = False,
+    ) -> None:
+        super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
+        for key, value, choices in (("text_vector", text_vector, TEXT_VECTORS), ("fusion", fusion, FUSIONS)):
+            if value not in choices:
+                raise UserError(f"method.{key}={value}: choose from {', '.join(choices)}")
+        for key, number in (("dbscan_eps", dbscan_eps), ("temperature", temperature)):
+            if number <= 0:
+                raise UserError(f"method.{key}={number}: must be above 0")
+        for key, count in (("dbscan_min_samples", dbscan_min_samples), ("stages", stages)):
+            if count < 1:
+                raise UserError(f"method.{key}={count}: must be at least 1")
+        if sigma < 0:
+            raise UserError(f"method.sigma={sigma}: must be at least 0 pixels")
+        self.text_vector = text_vector
+        self.dbscan_eps, self.dbscan_min_samples = dbscan_eps, dbscan_min_samples
+        self.stages = stages
+        self.layers = None if layers is None else tuple(layers)
+        self.class_weights = class_weights
+        self.temperature = temperature
+        self.sigma = sigma
+        self.fusion = fusion
+
+    def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
+        """Find the last blocks of the stages.
+
+        Raises:
+            UserError: ``stages`` does not divide the blocks, or ``layers`` holds a block inside a stage.
+        """
+        super().attach(encoder, seed)
+        length, rest = divmod(encoder.n_blocks, self.stages)
+        if rest:
+            raise UserError(f"method.stages={self.stages}: must divide the {encoder.n_blocks} blocks of the encoder")
+        ends = range(length, encoder.n_blocks + 1, length)
+        self.blocks = tuple(ends) if self.layers is None else self.layers
+        if not self.blocks or set(self.blocks) - set(ends) or len(set(self.blocks)) < len(self.blocks):
+            raise UserError(
+                f"method.layers={list(self.blocks)}: choose some of {', '.join(map(str, ends))}, where the "
+                f"{self.stages} stages of this encoder end"
+            )
+        self.stream = Stream(("v",), restart=length)
+
+    def ordinary_tap(self, block: int, projected: bool) -> Tap:
+        """Ordinary tokens that go with the stage that ends at ``block``."""
+        if self.reference_quirks and block < self.encoder.n_blocks:
+            return Tap(block + 1, projected=projected, after_attention=True)
+        return Tap(block, projected=projected)
+
+    def dual_tap(self, block: int) -> Tap:
+        """Projected tokens of the value-value stream of the stage that ends at ``block``."""
+        return Tap(block, self.stream, projected=True)
+
+    def request(self) -> FeatureRequest:
+        """Both streams at the end of every stage."""
+        taps = [(self.dual_tap(block), self.ordinary_tap(block, projected=True)) for block in self.blocks]
+        return FeatureRequest(taps=tuple(tap for pair in taps for tap in pair))
+
+    def prepare(self, text: TextFeatures | None) -> None:
+        """Representative vectors of the category."""
+        assert text is not None
+        self.text = self.text_vectors(text)
+
+    def text_vectors(self, text: TextFeatures) -> Tensor:
+        """Step 1: unit vectors (2, D) of the normal and the abnormal state."""
+        options = (self.text_vector, self.dbscan_eps, self.dbscan_min_samples)
+        return torch.stack([representative(group, *options) for group in (text.normal, text.abnormal)])
+
+    def surgery(self, tokens: Tensor, class_tokens: Tensor) -> Tensor:
+        """Step 3: tokens (B, n, D) of a stage and its class tokens (B, D) -> similarity (B, n), above 0 if abnormal."""
+        cosines = F.normalize(tokens, dim=-1) @ self.text.T
+        weights = torch.ones_like(cosines[:, :1])
+        if self.class_weights:
+            weights = 2 * (F.normalize(class_tokens, dim=-1) @ self.text.T).softmax(dim=-1)[:, None]
+        weighted = weights * cosines
+        return (weighted[..., 1] - weighted[..., 0]) / 2
+
+    def patch_scores(self, batch: FeatureBatch) -> Tensor:
+        """Sum of the stages (B, h, w)."""
+        stages = [
+            self.surgery(
+                batch.patches(self.dual_tap(block)), batch.class_token(self.ordinary_tap(block, projected=True))
+            )
+            for block in self.blocks
+        ]
+        return torch.stack(stages).sum(dim=0).unflatten(1, batch.grid)
+
+    def raw_maps(self, batch: FeatureBatch) -> Tensor:
+        """Maps (B, H, W) before smoothing."""
+        return upsample(self.patch_scores(batch), batch.image_size)
+
+    def text_odds(self, class_tokens: Tensor) -> Tensor:
+        """Log-odds (B,) of the text term A, from class tokens (B, D) of the last block."""
+        cosines = F.normalize(class_tokens, dim=-1) @ self.text.T
+        return (cosines[:, 1] - cosines[:, 0]) / self.temperature
+
+    def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
+        """Scores (B,) from class tokens and smoothed maps: the sum of the log-odds of both terms."""
+        text = self.text_odds(batch.class_tokens)
+        place = 2 * maps.amax(dim=(1, 2)) / (len(self.blocks) * self.temperature)
+        return {"sum": text + place, "text": text, "map": place}[self.fusion]
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        """Smoothed maps and their image scores."""
+        maps = smooth(self.raw_maps(batch), self.sigma)
+        return Prediction(self.image_scores(batch, maps), maps)
+
+
+class ClipADTransductive(ClipAD):
+    """SDP with the code's image score, minmax(A) + minmax(B) over the category, between 0 and 2.
+
+    A term that is the same for all images of the category, as with a single image, counts as 0.
+    """
+
+    setting: ClassVar[Setting] = "transductive"
+
+    def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
+        """The text term A (B,), in (0, 1), until :meth:`finalize` knows the whole category."""
+        return self.text_odds(batch.class_tokens).sigmoid()
+
+    def finalize(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+        """Image scores of step 5."""
+        text = _minmax(torch.cat([prediction.scores for prediction in predictions]))
+        place = _minmax(torch.cat([prediction.maps.amax(dim=(1, 2)) for prediction in predictions]))
+        scores = {"sum": text + place, "text": text, "map": place}[self.fusion]
+        parts = scores.split([len(prediction.scores) for prediction in predictions])
+        return [Prediction(part, before.maps) for part, before in zip(parts, predictions, strict=True)]
+
+
+def _minmax(values: Tensor) -> Tensor:
+    """Values (n,) moved and scaled to [0, 1]; zeros if all are equal."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)

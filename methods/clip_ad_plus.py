@@ -1,0 +1,203 @@
+"""CLIP-AD with trained linear layers: SDP+ (Chen et al., arXiv 2311.00453; code ByChelsea/CLIP-AD).
+
+Notation as in ``clip_ad.py``, whose map and text term this adds to. W_k and b_k are a linear layer per stage, from the
+width of the tower to the width of the embedding; CLIP itself is not trained.
+
+1. Tokens: u_k = W_k h_l + b_k, normalised, for the raw patch tokens h_l of the ordinary stream at the end of stage k,
+   without the last layer norm and without CLIP's projection.
+2. Map of a stage: P_k = softmax(bilinear([u_k . t_n, u_k . t_a] / T))[a], probabilities in (0, 1). The logits are
+   enlarged, with the corners aligned, before the softmax.
+3. Map: M = Gaussian(bilinear(sum_k sim_k) + sum_k P_k), the map of SDP plus these.
+4. Training: sum_k Focal(P_k, y) + Dice(P_k, y) on auxiliary images with masks y, Adam.
+5. Image score: the code adds minmax(A) + minmax(max M) over a category, as in SDP: :class:`ClipADPlusTransductive`. For
+   one image alone the log-odds of both terms add up, again as in SDP: max M / K is a mean probability, up to SDP's
+   small share of the map, so score = log(A / (1 - A)) + log(q / (1 - q)) with q = max M / K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad_bench.encoder import EncoderSpec
+from zsad_bench.errors import UserError
+from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.maps import upsample
+from zsad_bench.method import Prediction, Setting
+from zsad_bench.training import Checkpoint, Facts, TrainableMethod, encoder_facts
+
+from .clip_ad import ClipAD, ClipADTransductive
+
+FOCAL_POWER = 2
+CLAMP = 1e-5
+DICE_SMOOTHING = 1.0
+# SDP's share can carry q out of (0, 1).
+SMALLEST_PROBABILITY = 1e-6
+
+
+class ClipADPlus(ClipAD, TrainableMethod):
+    """SDP+ with a score for one image.
+
+    Args:
+        checkpoint: file with the linear layers, from ``python -m zsad_bench.train method=clip_ad_plus``.
+        allow_seen: score images that the checkpoint was trained on; otherwise they are refused.
+
+    The other keys are those of :class:`~zsad_bench.methods.clip_ad.ClipAD`. With ``reference_quirks`` the layers read
+    o_l = h_l + a_(l+1), and in training a batch of one image has its Dice loss over the rows of the image.
+    """
+
+    setting: ClassVar[Setting] = "auxiliary"
+
+    def __init__(
+        self,
+        *,
+        name: str = "clip_ad_plus",
+        variant: str = "paper",
+        prompts: str = "clip_ad",
+        checkpoint: str | None = None,
+        allow_seen: bool = False,
+        text_vector: str = "mean",
+        dbscan_eps: float = 0.5,
+        dbscan_min_samples: int = 15,
+        stages: int = 4,
+        layers: Sequence[int] | None = None,
+        class_weights: bool = True,
+        temperature: float = 0.01,
+        sigma: float = 8.0,
+        fusion: str = "sum",
+        reference_quirks: bool = False,
+    ) -> None:
+        super().__init__(
+            name=name,
+            variant=variant,
+            prompts=prompts,
+            text_vector=text_vector,
+            dbscan_eps=dbscan_eps,
+            dbscan_min_samples=dbscan_min_samples,
+            stages=stages,
+            layers=layers,
+            class_weights=class_weights,
+            temperature=temperature,
+            sigma=sigma,
+            fusion=fusion,
+            reference_quirks=reference_quirks,
+        )
+        self.checkpoint = checkpoint
+        self.allow_seen = allow_seen
+
+    def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
+        """Load the linear layers.
+
+        Raises:
+            UserError: no checkpoint, or one of another encoder or of other stages.
+        """
+        if self.checkpoint is None:
+            raise UserError(
+                "method.checkpoint=null: SDP+ needs trained linear layers; train them on an auxiliary dataset with "
+                f"'python -m zsad_bench.train method={self.name} dataset=<name> dataset.root=<folder>' and give the "
+                "file as method.checkpoint=<file>"
+            )
+        self.linear = self.begin_training(encoder, seed).requires_grad_(False)
+        self.trained = Checkpoint.load(Path(self.checkpoint), {**self.must_match(), **encoder_facts(encoder)})
+        self.linear.load_state_dict(self.trained.tensors)
+
+    def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.ModuleList:
+        """Fresh linear layers, one a stage, initialised as torch does after ``torch.manual_seed(seed)``."""
+        super().attach(encoder, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = nn.ModuleList(nn.Linear(encoder.width, encoder.embed_dim) for _ in self.blocks)
+        return self.linear
+
+    def must_match(self) -> Facts:
+        """Which tokens the layers read."""
+        blocks = " ".join(str(block) for block in self.blocks)
+        return {"method": "clip_ad_plus", "blocks": blocks, "reference_quirks": str(self.reference_quirks)}
+
+    def training_settings(self) -> Facts:
+        """What the text vectors depend on, and the temperature."""
+        names = ("prompts", "text_vector", "dbscan_eps", "dbscan_min_samples", "temperature")
+        return {key: str(getattr(self, key)) for key in names}
+
+    def training_request(self) -> FeatureRequest:
+        """Raw ordinary tokens at the end of every stage."""
+        return FeatureRequest(taps=tuple(self.ordinary_tap(block, projected=False) for block in self.blocks))
+
+    def request(self) -> FeatureRequest:
+        """What SDP needs, and the raw ordinary tokens."""
+        return FeatureRequest(taps=(*super().request().taps, *self.training_request().taps))
+
+    def stage_maps(self, batch: FeatureBatch, text: Tensor) -> Tensor:
+        """Abnormal probabilities P_k (K, B, H, W); text vectors are (2, D), or (B, 2, D) for each image its own."""
+        self.linear.to(batch.class_tokens.device)
+        maps = []
+        for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
+            cosines = F.normalize(layer(batch.patches(tap)), dim=-1) @ text.transpose(-1, -2)
+            # Enlarging is linear: the difference of the enlarged logits is the enlarged difference.
+            logits = (cosines[..., 1] - cosines[..., 0]) / self.temperature
+            maps.append(upsample(logits.unflatten(1, batch.grid), batch.image_size, align_corners=True).sigmoid())
+        return torch.stack(maps)
+
+    def raw_maps(self, batch: FeatureBatch) -> Tensor:
+        """SDP's map plus the stage maps (B, H, W), before smoothing."""
+        return super().raw_maps(batch) + self.stage_maps(batch, self.text).sum(dim=0)
+
+    def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
+        """Scores (B,) of step 5: sum of the log-odds of both terms."""
+        text = self.text_odds(batch.class_tokens)
+        place = torch.logit(maps.amax(dim=(1, 2)) / len(self.blocks), eps=SMALLEST_PROBABILITY)
+        return {"sum": text + place, "text": text, "map": place}[self.fusion]
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        """Smoothed maps and their image scores; raises UserError for training images."""
+        if not self.allow_seen:
+            self.trained.refuse_seen(batch.image_ids)
+        with torch.no_grad():
+            return super().predict(batch)
+
+    def stage_losses(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Focal and Dice loss of each stage, (K,) and (K,); arguments as in :meth:`training_loss`."""
+        maps = self.stage_maps(batch, text)
+        by_rows = self.reference_quirks and len(batch) == 1
+        pairs = [(stage[0], masks[0]) if by_rows else (stage, masks) for stage in maps]
+        return (
+            torch.stack([focal_loss(stage, masks) for stage in maps]),
+            torch.stack([dice_loss(stage, truth) for stage, truth in pairs]),
+        )
+
+    def training_loss(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> Tensor:
+        """Sum over the stages of focal and Dice loss."""
+        focal, dice = self.stage_losses(batch, text, masks)
+        return focal.sum() + dice.sum()
+
+
+class ClipADPlusTransductive(ClipADTransductive, ClipADPlus):
+    """SDP+ with the code's image score, which sees all test images of a category and was trained on other data."""
+
+    setting: ClassVar[Setting] = "transductive"
+
+
+def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Mean over pixels of -(1 - q)^2 log q.
+
+    q is the probability of the right class, with the one-hot target clamped to [1e-5, 1 - 1e-5] and 1e-5 added.
+
+    Args:
+        probabilities: of the abnormal class, any shape, 0 to 1.
+        masks: same shape, 1 where anomalous, else 0.
+    """
+    abnormal = masks.clamp(CLAMP, 1 - CLAMP)
+    right = abnormal * probabilities + (1 - abnormal) * (1 - probabilities) + CLAMP
+    return -((1 - right) ** FOCAL_POWER * right.log()).mean()
+
+
+def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Mean over samples (the first axis) of 1 - (2 sum(p y) + 1) / (sum p + sum y + 1), soft and without squares."""
+    p, y = probabilities.flatten(1), masks.flatten(1)
+    overlap = 2 * (p * y).sum(dim=1) + DICE_SMOOTHING
+    return (1 - overlap / (p.sum(dim=1) + y.sum(dim=1) + DICE_SMOOTHING)).mean()

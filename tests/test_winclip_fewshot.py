@@ -1,0 +1,175 @@
+"""Few-shot WinCLIP against the outputs of the public re-implementations, and its properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zsad_bench import load_encoder, load_method
+from zsad_bench.api import BoundMethod
+from zsad_bench.encoder import ClipEncoder
+from zsad_bench.errors import UserError
+from zsad_bench.evaluator import text_cache
+from zsad_bench.features import FeatureBatch
+from zsad_bench.maps import upsample
+from zsad_bench.method import Method
+from zsad_bench.prompts import load_ensemble
+
+CLASSES = ["bottle", "carpet", "pcb1", "metal nut", "metal_nut"]  # the order of the golden arrays
+
+
+@pytest.fixture(scope="module")
+def encoder(golden_winclip: Path) -> ClipEncoder:
+    return load_encoder(str(golden_winclip / "tiny_clip.json"), str(golden_winclip / "tiny_clip.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def images(golden_winclip: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(golden_winclip / "inputs.npz")["images"])
+
+
+@pytest.fixture(scope="module")
+def reference(golden_winclip: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(golden_winclip / "inputs.npz")["images_extra"][:1])
+
+
+@pytest.fixture(scope="module")
+def golden(golden_winclip: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(golden_winclip / "winclip.npz"))
+
+
+@pytest.fixture(scope="module")
+def encoded(encoder: ClipEncoder, images: torch.Tensor, reference: torch.Tensor) -> tuple[FeatureBatch, FeatureBatch]:
+    request = load_method("winclip_fewshot", encoder=encoder).method.request()
+    return encoder.encode(images, request), encoder.encode(reference, request)
+
+
+def started(name: str, class_name: str, encoder: ClipEncoder, reference: FeatureBatch) -> Method:
+    method = load_method(name, encoder=encoder).method
+    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), class_name))
+    method.take_references(reference)
+    return method
+
+
+@pytest.mark.parametrize("position", range(5), ids=CLASSES)
+def test_zqhang(
+    encoder: ClipEncoder,
+    encoded: tuple[FeatureBatch, FeatureBatch],
+    golden: dict[str, np.ndarray],
+    position: int,
+) -> None:
+    batch, reference = encoded
+    method = started("winclip_fewshot_zqhang", CLASSES[position], encoder, reference)
+    prediction = method.predict(batch)
+    np.testing.assert_allclose(prediction.scores, golden["zq_fs_img_score"][position], atol=1e-5)
+    total = torch.from_numpy(golden["zq_fs_total15"][position]).float()
+    np.testing.assert_allclose(prediction.maps, upsample(total, (240, 240)), atol=1e-5)
+
+
+@pytest.mark.parametrize("position", range(4), ids=CLASSES[:4])
+def test_mala_image_scores(
+    encoder: ClipEncoder,
+    encoded: tuple[FeatureBatch, FeatureBatch],
+    golden: dict[str, np.ndarray],
+    position: int,
+) -> None:
+    batch, reference = encoded
+    method = started("winclip_fewshot_mala", CLASSES[position], encoder, reference)
+    np.testing.assert_allclose(method.predict(batch).scores, golden["ma_fs_img_score"][position], atol=1e-5)
+
+
+def test_reference_association(
+    encoder: ClipEncoder, encoded: tuple[FeatureBatch, FeatureBatch], golden: dict[str, np.ndarray]
+) -> None:
+    batch, reference = encoded
+    method = started("winclip_fewshot", "bottle", encoder, reference)
+    distances = method.associate(batch)
+    for scale, name in ((2, "vis2"), (3, "vis3"), (0, "visP")):
+        np.testing.assert_allclose(distances[scale], golden[f"zq_fs_{name}"], atol=1e-5)
+    for scale, name in ((2, "vis2"), (3, "vis3")):
+        np.testing.assert_allclose(distances[scale], golden[f"an_fs_{name}"], atol=1e-5)
+    for code in ("zq", "ma"):
+        np.testing.assert_allclose(method.few_shot_map(batch), golden[f"{code}_fs_map15"], atol=1e-5)
+    np.testing.assert_allclose(method.few_shot_map(batch).amax(dim=(1, 2)), golden["ma_fs_max"], atol=1e-5)
+
+
+def test_anomalib_differs_by_its_layer_norm_only(
+    encoder: ClipEncoder, encoded: tuple[FeatureBatch, FeatureBatch], golden: dict[str, np.ndarray]
+) -> None:
+    """anomalib takes patch tokens after ``ln_post``; without the patch scale the few-shot maps are equal."""
+    batch, reference = encoded
+    method = load_method("winclip_fewshot", encoder=encoder, patch_term=False).method
+    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), "bottle"))
+    method.take_references(reference)
+    patches = torch.from_numpy(golden["an_fs_visP"]).unflatten(1, (15, 15))
+    ours = (2 * method.few_shot_map(batch) + patches) / 3
+    np.testing.assert_allclose(ours, golden["an_fs_map15"], atol=1e-5)
+
+
+def test_public_api(
+    encoder: ClipEncoder, images: torch.Tensor, reference: torch.Tensor, golden: dict[str, np.ndarray]
+) -> None:
+    bound = load_method("winclip_fewshot_zqhang", encoder=encoder)
+    prediction = bound.predict_images(images[:2], "bottle", references=reference)
+    np.testing.assert_allclose(prediction.scores, golden["zq_fs_img_score"][0][:2], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_encoder: ClipEncoder) -> BoundMethod:
+    return load_method("winclip_fewshot", encoder=tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.randn(7, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+
+
+def test_an_image_equal_to_its_reference_is_normal(tiny: BoundMethod, pixels: torch.Tensor) -> None:
+    """Distance 0 everywhere: neither infinite nor negative, only the text term is left."""
+    tiny.predict_images(pixels[:1], "plate", references=pixels[:1])
+    batch = tiny.encoder.encode(pixels[:1], tiny.method.request())
+    assert 0 <= tiny.method.few_shot_map(batch).max() < 1e-6
+
+
+def test_more_references_never_raise_the_distance(tiny: BoundMethod, pixels: torch.Tensor) -> None:
+    batch = tiny.encoder.encode(pixels[:3], tiny.method.request())
+    maps = []
+    for count in (1, 2, 4):
+        method = load_method("winclip_fewshot", encoder=tiny.encoder, k_shot=count)
+        method.predict_images(pixels[:1], "plate", references=pixels[3 : 3 + count])
+        maps.append(method.method.few_shot_map(batch))
+    assert (maps[1] <= maps[0] + 1e-6).all()
+    assert (maps[2] <= maps[1] + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", 0.01),
+        ("windows", [3]),
+        ("image_term", False),
+        ("patch_term", False),
+        ("fusion", "sum"),
+        ("prompts", "winclip_zqhang"),
+        ("prompt_average", "raw"),
+    ],
+)
+def test_every_key_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor, key: str, value: object) -> None:
+    changed = load_method("winclip_fewshot", encoder=tiny.encoder, **{key: value})
+    maps = [method.predict_images(pixels[:3], "plate", references=pixels[5:6]).maps for method in (tiny, changed)]
+    assert (maps[0] - maps[1]).abs().max() > 1e-7
+
+
+def test_references_are_required(tiny: BoundMethod, pixels: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="k_shot=1"):
+        tiny.predict_images(pixels, "plate")
+
+
+@pytest.mark.parametrize(("key", "value"), [("k_shot", 0), ("fusion", "max"), ("temperature", 0.0), ("windows", [9])])
+def test_bad_settings_are_one_line(tiny_encoder: ClipEncoder, key: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"method.{key}") as caught:
+        load_method("winclip_fewshot", encoder=tiny_encoder, **{key: value})
+    assert "\n" not in str(caught.value)
