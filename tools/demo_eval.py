@@ -17,6 +17,7 @@ from open_clip.model import CLIP
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
+
 from zsad_bench.datasets.procedural import CLASS_NAMES, EVALUATION, EVALUATION_ONLY_DEFECTS, VERSION, plan, render
 
 DATASET_SEEDS = (0, 1, 2)
@@ -88,11 +89,12 @@ def ranked(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> tuple[flo
 @torch.no_grad()
 def text_direction(model: CLIP, name: str) -> Tensor:
     """Mean abnormal minus mean normal unit text vector (e,) of a class name, with WinCLIP's states and templates."""
-    tokenize = open_clip.SimpleTokenizer()
-    means = []
+    tokenize, forward, means = open_clip.SimpleTokenizer(), Forward(model, torch.float32), []
     for states in _STATES:
         texts = [template.format(state.format(name)) for state in states for template in _TEMPLATES]
-        vectors = F.normalize(model.encode_text(tokenize(texts)), dim=-1)
+        tokens = tokenize(texts)
+        # What follows the end token is masked from everything before it: it can be cut off.
+        vectors = forward.texts(tokens[:, : int(tokens.argmax(dim=1).max()) + 1])
         means.append(F.normalize(vectors.mean(0), dim=0))
     return means[1] - means[0]
 
@@ -126,8 +128,9 @@ def neighbour_scores(states: list[Tensor]) -> NDArray[np.floating]:
 def evaluate(model: CLIP, sets: dict[tuple[str, int], TestSet], dtype: torch.dtype = torch.bfloat16) -> pd.DataFrame:
     """One row per category and dataset seed with all figures (AUROC and average precision in [0, 1])."""
     forward, rows = Forward(model, dtype), []
+    directions = {name: text_direction(model, CLASS_NAMES[name]) for name in dict.fromkeys(name for name, _ in sets)}
     for (category, seed), test in sets.items():
-        direction = text_direction(model, CLASS_NAMES[category])
+        direction = directions[category]
         states, dual = forward.layers(patchify(test.images), dual=len(test.images))
         tokens = forward.project(states[-1])
         image = (tokens[:, 0] @ direction).numpy()

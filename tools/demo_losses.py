@@ -14,6 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+
 from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
 
 _GROUPS, _GROUP_PAIRS = 4, 4
@@ -132,9 +133,9 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The weighted sum and its parts by name."""
     p = len(batch.source)
-    # Side by side, the first half of the images is half of the pairs; only these go through the costly v-v path.
+    # Side by side, the first images are whole pairs. Only these go through the v-v path, costly with all tokens.
     order = torch.stack([torch.arange(p), torch.arange(p) + p], dim=1).flatten()
-    dual = p
+    dual = p // 2 if batch.keep is None else p
     keep = None if batch.keep is None else batch.keep[order]
     features = forward.images(batch.patches[order], keep, dual)
     back = order.argsort()

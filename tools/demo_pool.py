@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
 from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
 from zsad_bench.datasets.procedural.training import SOURCES, training_pair
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from open_clip.tokenizer import SimpleTokenizer
+
 from zsad_bench.datasets.procedural.categories import AUXILIARY, CLASS_NAMES, TEXTURES
 from zsad_bench.datasets.procedural.training import SOURCES
 

@@ -12,6 +12,7 @@ import argparse
 import csv
 import hashlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,10 +32,14 @@ from demo_text import CaptionWriter, Vocabulary
 from numpy.random import Generator
 from open_clip.model import CLIP
 from torch import nn
+
 from zsad_bench.datasets.procedural import VERSION
 
 PAIRS_PER_STEP = 32
-FULL_TOKENS = 196
+# (step, factor) for the standard number of steps: warm-up, flat, down while tokens are dropped, further down with all
+# tokens, and a second, smaller round with all tokens. These are the points the bundled weights were trained with.
+SCHEDULE = ((0, 0.0), (128, 1.0), (952, 1.0), (1540, 0.68), (2200, 0.09), (2240, 0.4), (2590, 0.26), (2860, 0.0))
+DROPPED = 1540
 
 
 def build_model(seed: int, pool: Pool, vocabulary: Vocabulary) -> CLIP:
@@ -59,9 +64,9 @@ def optimisers(model: CLIP, bias: nn.Parameter) -> list[torch.optim.Optimizer]:
 
 
 def rate(step: int, steps: int) -> float:
-    """Factor of the learning rate: 4 % warm-up, flat to 30 %, then down to zero in a straight line."""
-    t = (step + 0.5) / steps
-    return min(t / 0.04, 1.0, (1 - t) / 0.7)
+    """Factor of the learning rate: straight lines between the points of SCHEDULE."""
+    at, factors = zip(*SCHEDULE, strict=True)
+    return float(np.interp((step + 0.5) * SCHEDULE[-1][0] / steps, at, factors))
 
 
 def step_seed(seed: int, step: int) -> Generator:
@@ -89,13 +94,17 @@ def train(args: argparse.Namespace, pool: Pool, vocabulary: Vocabulary) -> CLIP:
         for optimiser, state in zip(optims, saved["optims"], strict=True):
             optimiser.load_state_dict(state)
         start = saved["step"]
+        rows = log.read_text().splitlines(keepends=True) if log.exists() else []
+        log.write_text("".join(row for row in rows if not row[0].isdigit() or int(row.split(",")[0]) <= start))
         print(f"resumed at step {start}", flush=True)
     parameters = [*model.parameters(), bias]
-    sums: dict[str, float] = {}
+    summed: list[dict[str, float]] = []
     began, last_save = time.monotonic(), time.monotonic()
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
     for step in range(start, args.steps):
         rng = step_seed(args.seed, step)
-        kept = args.kept if step < args.dropped * args.steps else None
+        kept = args.kept if step * SCHEDULE[-1][0] < DROPPED * args.steps else None
         batch = draw_batch(pool, rng, chosen_pairs(args.seed, step, len(pool)), kept)
         loss, parts = total_loss(forward, writer, rng, batch, bias)
         loss.backward()
@@ -107,25 +116,28 @@ def train(args: argparse.Namespace, pool: Pool, vocabulary: Vocabulary) -> CLIP:
             optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
             model.logit_scale.clamp_(0, np.log(100))
-        sums = {name: sums.get(name, 0.0) + value / args.log_every for name, value in parts.items()}
+        summed.append(parts)
         if (step + 1) % args.log_every == 0:
+            means = {name: float(np.mean([one[name] for one in summed])) for name in parts}
             _log(
                 log,
-                {"step": step + 1, **sums, "scale": float(model.logit_scale.detach().exp())},
+                {"step": step + 1, **means, "scale": float(model.logit_scale.detach().exp())},
                 began,
                 step + 1 - start,
             )
-            sums = {}
-        if time.monotonic() - last_save > 180 or step + 1 == args.steps:
+            summed = []
+        if stopped or time.monotonic() - last_save > 180 or step + 1 == args.steps:
             _store(checkpoint, {"step": step + 1, "model": model.state_dict(), "bias": bias.data,
                                 "optims": [o.state_dict() for o in optims]})  # fmt: skip
             last_save = time.monotonic()
+        if stopped:
+            raise SystemExit(f"stopped after step {step + 1}; the same command goes on from there")
     return model
 
 
 def _log(path: Path, row: dict[str, float], began: float, done: int) -> None:
     row = {name: round(value, 5) for name, value in row.items()}
-    fresh = not path.exists()
+    fresh = not path.exists() or not path.stat().st_size
     with path.open("a", newline="") as file:
         out = csv.DictWriter(file, list(row))
         if fresh:
@@ -165,10 +177,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=Path("results/demo_encoder"), help="pool, checkpoints, logs, figures"
     )
-    parser.add_argument("--steps", type=int, default=5000, help="steps of 32 pairs")
-    parser.add_argument("--pairs", type=int, default=20000, help="pairs in the pool")
-    parser.add_argument("--kept", type=int, default=80, help="patch tokens kept in the first part of the schedule")
-    parser.add_argument("--dropped", type=float, default=0.6, help="share of the steps with dropped tokens")
+    parser.add_argument(
+        "--steps", type=int, default=SCHEDULE[-1][0], help="steps of 32 pairs; the schedule is stretched"
+    )
+    parser.add_argument("--pairs", type=int, default=19000, help="pairs in the pool")
+    parser.add_argument("--kept", type=int, default=63, help="patch tokens kept in the first part of the schedule")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="rendering processes")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (0: torch's choice)")
     parser.add_argument("--log-every", type=int, default=25, help="steps per line of the log")

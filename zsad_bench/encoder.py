@@ -237,13 +237,13 @@ def load_encoder(
     name = Path(model).stem if model.endswith(".json") else model
     size = _image_size(config, image_size, name)
     target = _choose_device(device)
+    weights = find_weights(model, pretrained, sha256)
     clip = _build(config, size, precision, name)
     reason = dense.unsupported_reason(cast(nn.Module, clip.visual))
     if reason:
         raise UserError(
             f"encoder.model={name}: {reason}; choose a plain ViT CLIP such as ViT-B-16-plus-240 or ViT-L-14"
         )
-    weights = find_weights(model, pretrained, sha256)
     load_weights(clip, weights, name)
     if PRECISIONS[precision] is not torch.float32:
         open_clip.convert_weights_to_lp(clip, dtype=PRECISIONS[precision])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from zsad_bench.errors import UserError
 
+HUB_FILE = "open_clip_model.safetensors"
 DEMO_HINT = "to try the pipeline without them use encoder=demo dataset=demo"
 
 
@@ -160,16 +162,25 @@ def _download(model: str, tag: str) -> Path:
     # to ..._e31); the release file of the tag itself is right, so it wins unless the hub name carries the tag.
     hub, url = config.get("hf_hub", ""), config.get("url", "")
     from_hub = bool(hub) and (not url or _plain(tag) in _plain(hub))
-    source = f"https://huggingface.co/{hub}" if from_hub else url
+    source = f"https://huggingface.co/{hub.strip('/')}/resolve/main/{HUB_FILE}" if from_hub else url
+    hub_logger = logging.getLogger("huggingface_hub")
+    level = hub_logger.level
+    hub_logger.setLevel(logging.ERROR)  # its retries would bury the one line below
     try:
         return Path(open_clip.download_pretrained(config, prefer_hf_hub=from_hub))
     except Exception as error:
-        place = f"{hub.strip('/')} in the Hugging Face cache" if from_hub else f"~/.cache/clip/{Path(url).name}"
+        place = (
+            f"{HUB_FILE} of {hub.strip('/')} in the Hugging Face cache"
+            if from_hub
+            else f"~/.cache/clip/{Path(url).name}"
+        )
         raise UserError(
             f"encoder.pretrained={tag}: the weights of {model} are not on this machine and could not be downloaded "
             f"({type(error).__name__}); expected {place}. Fetch {source} where there is a network and give the file as "
             f"encoder.pretrained=<path>; {DEMO_HINT}"
         ) from None
+    finally:
+        hub_logger.setLevel(level)
 
 
 def load_weights(model: nn.Module, weights: Weights, name: str) -> None:
