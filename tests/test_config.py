@@ -76,8 +76,16 @@ def test_data_lie_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("method", options("method"))
 def test_every_method_config_composes_and_names_its_prompts(method: str) -> None:
-    config = compose_config([f"method={method}"])
-    assert config.method.prompts is None or config.method.prompts in ensemble_names()
+    prompts = compose_config([f"method={method}"]).method.get("prompts")
+    assert prompts is None or prompts in ensemble_names()
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes_and_its_method_exists(experiment: str) -> None:
+    config = compose_config([f"+experiment={experiment}"])
+    assert experiment.startswith(config.method.name.removesuffix("_transductive").split("_")[0])
+    assert config.dataset.name in experiment
+    assert config.name == experiment.replace("_", "-")
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
