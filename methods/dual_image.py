@@ -29,9 +29,10 @@ from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import smooth, upsample
 from zsad_bench.matching import aggregate, check_sides, choose_layers, nearest
 from zsad_bench.method import Method, Prediction
-from zsad_bench.methods.clip_ad_plus import dice_loss, focal_loss
-from zsad_bench.methods.pseudo_anomalies import paste
 from zsad_bench.prompts import TextFeatures
+
+from .clip_ad_plus import dice_loss, focal_loss
+from .pseudo_anomalies import paste
 
 TEXT_TAP = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
 FUSIONS = ("joint", "text", "match")

@@ -29,6 +29,8 @@ def save(model: CLIP, vocabulary: Vocabulary, folder: Path, facts: dict[str, str
     metadata = {**facts, "vocabulary": " ".join(vocabulary.words), "state_words": " ".join(vocabulary.state_words)}
     path = folder / f"{NAME}.safetensors"
     save_file(tensors, path, metadata)
+    # safetensors writes files only the owner can read; this one is packaged.
+    path.chmod(0o644)
     return path
 
 

@@ -38,7 +38,14 @@ def progress() -> Progress:
     return Progress(*columns, console=err, transient=True)
 
 
-_HEADINGS = {"n_images": "n", "n_anomalous": "anom.", "batch_size": "batch"}
+_WIDTHS = {"method": 10, "category": 10}
+_HEADINGS = {
+    "setting": "sees",
+    "reconstruction": "recon.",
+    "n_images": "n",
+    "n_anomalous": "anom.",
+    "batch_size": "batch",
+}
 
 
 def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
@@ -58,7 +65,7 @@ def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
     shown = [label for label in labels if label not in constant]
     metrics = shown_metrics(rows)
     for label in shown:
-        table.add_column(_HEADINGS.get(label, label), overflow="fold")
+        table.add_column(_HEADINGS.get(label, label), overflow="fold", min_width=_WIDTHS.get(label))
     for metric in metrics:
         table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
     for row in rows.to_dict("records"):

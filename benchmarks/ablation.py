@@ -1,0 +1,312 @@
+"""What the parts of the batch methods contribute: components, batch sizes, share of anomalous images, pairs.
+
+    python benchmarks/ablation.py --dataset demo --tables components sizes shares dual --csv results/ablation_demo.csv
+    python benchmarks/ablation.py --dataset mvtec --root <folder> --model <config.json> --pretrained <weights>
+
+Every image is encoded once; all variants and batch compositions work on the cached features. Each variant of a table
+sees the same batches. Printed: means over categories and seeds in percent and, below, the difference from the table's
+first row with its standard error over (category, seed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from zsad_bench import load_dataset, load_encoder, load_method
+from zsad_bench.api import Value
+from zsad_bench.batching import limited
+from zsad_bench.data import Dataset, Sample
+from zsad_bench.encoder import ClipEncoder
+from zsad_bench.evaluation import read_masks
+from zsad_bench.evaluator import text_cache
+from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.maps import resize_maps
+from zsad_bench.matching import select
+from zsad_bench.method import Method, Prediction
+from zsad_bench.metrics import image_metrics, pixel_metrics
+from zsad_bench.preprocess import image_to_array, normalise
+from zsad_bench.prompts import TextFeatures, load_ensemble
+from zsad_bench.seeds import named_seed
+
+METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+DEMO = "pkg://zsad_bench/demo_encoder/demo_clip"
+
+
+class Variant(NamedTuple):
+    """A row of a table."""
+
+    label: str
+    method: str
+    keys: dict[str, Value]
+
+
+UNFILTERED: dict[str, Value] = {"filter": "none", "fusion": "match"}
+FISECLIP = Variant("FiSeCLIP", "fiseclip", {})
+COMPONENTS = [
+    Variant("matching, unfiltered", "fiseclip", UNFILTERED),
+    Variant("text only, value-value (AnoCLIP)", "fiseclip", {"fusion": "text", "attention": "vv"}),
+    Variant("text only, plain tokens", "fiseclip", {"fusion": "text", "attention": "plain"}),
+    Variant("text only, restored correlation", "fiseclip", {"fusion": "text", "attention": "qkv_self"}),
+    Variant("matching + filter, value-value", "fiseclip", {"fusion": "match", "attention": "vv"}),
+    Variant("matching + filter, plain tokens", "fiseclip", {"fusion": "match", "attention": "plain"}),
+    Variant("matching + filter, restored correlation", "fiseclip", {"fusion": "match", "attention": "qkv_self"}),
+    Variant("matching + soft filter", "fiseclip", {"fusion": "match", "filter": "soft"}),
+    *(
+        Variant(f"{fusion} fusion, filter {rule}", "fiseclip", {"fusion": fusion, "filter": rule})
+        for fusion in ("sum", "product", "mutual")
+        for rule in ("none", "soft", "hard")
+    ),
+    FISECLIP,
+]
+SIZES = [
+    Variant("matching, unfiltered", "fiseclip", UNFILTERED),
+    Variant("text only", "fiseclip", {"fusion": "text"}),
+    FISECLIP,
+    Variant("MuSc", "musc", {}),
+    Variant("Dual-Image", "dual_image", {}),
+]
+SHARES = [
+    Variant("matching, unfiltered", "fiseclip", UNFILTERED),
+    Variant("matching + filter", "fiseclip", {"fusion": "match"}),
+    Variant("FiSeCLIP without filter", "fiseclip", {"filter": "none"}),
+    FISECLIP,
+    Variant("text only", "fiseclip", {"fusion": "text"}),
+]
+DUAL = [
+    Variant("text only", "dual_image", {"fusion": "text"}),
+    Variant("matching only", "dual_image", {"fusion": "match"}),
+    *(Variant(f"Dual-Image, {n} reference(s)", "dual_image", {"n_references": n}) for n in (1, 2, 4)),
+    Variant("text only, adapted", "dual_image_tta", {"fusion": "text"}),
+    Variant("Dual-Image, adapted", "dual_image_tta", {}),
+]
+
+
+@dataclass(frozen=True)
+class Category:
+    """Everything about one category, encoded."""
+
+    name: str
+    samples: list[Sample]
+    features: FeatureBatch
+    labels: np.ndarray
+    masks: np.ndarray
+    texts: dict[str, TextFeatures]
+
+    def batch(self, images: Sequence[int]) -> FeatureBatch:
+        """The features of some images, with their pixels for methods that adapt."""
+        assert self.features.pixels is not None
+        rows = list(images)
+        return replace(select(self.features, rows), pixels=self.features.pixels[rows], encode=self.features.encode)
+
+
+def ready(variant: Variant, encoder: ClipEncoder, seed: int = 0) -> Method:
+    """The plugin of a row, attached to the encoder."""
+    method = load_method(variant.method, encoder=encoder, **variant.keys).method
+    method.attach(encoder.spec, seed)
+    return method
+
+
+def encode_category(
+    dataset: Dataset, name: str, samples: list[Sample], encoder: ClipEncoder, request: FeatureRequest, prompts: set[str]
+) -> Category:
+    """Read and encode the images of a category, 32 at a time."""
+    parts, pixels = [], []
+    for first in range(0, len(samples), 32):
+        chosen = samples[first : first + 32]
+        arrays = np.stack([image_to_array(dataset.read_image(sample), encoder.geometry) for sample in chosen])
+        pixels.append(normalise(torch.from_numpy(arrays), encoder.mean, encoder.std))
+        parts.append(encoder.encode(pixels[-1], request, [sample.image_id for sample in chosen]))
+    masks = read_masks(dataset, samples, encoder.geometry)
+    if any(mask is None for mask in masks):
+        raise SystemExit(f"{name}: an anomalous image has no mask")
+    return Category(
+        name=name,
+        samples=samples,
+        features=replace(FeatureBatch.concatenate(parts), pixels=torch.cat(pixels), encode=encoder.encode),
+        labels=np.array([sample.label for sample in samples]),
+        masks=np.stack([mask for mask in masks if mask is not None]),
+        texts={
+            prompt: text_cache(encoder).features(
+                load_ensemble(prompt), dataset.class_name(name), dataset.is_texture(name)
+            )
+            for prompt in prompts
+        },
+    )
+
+
+def shuffled(count: int, size: int | str, seed: int) -> list[np.ndarray]:
+    """Batches of a category in random order, as the runner makes them."""
+    order = np.random.default_rng(seed).permutation(count)
+    step = count if size == "all" else int(size)
+    return [order[first : first + step] for first in range(0, count, step)]
+
+
+def composed(labels: np.ndarray, size: int, share: float, n_batches: int, seed: int) -> list[np.ndarray]:
+    """Batches with a fixed share of anomalous images; an image can be in several batches."""
+    random = np.random.default_rng(seed)
+    anomalous, normal = (np.flatnonzero(labels == label) for label in (1, 0))
+    n_anomalous = round(size * share)
+    return [
+        np.concatenate([random.permutation(anomalous)[:n_anomalous], random.permutation(normal)[: size - n_anomalous]])
+        for _ in range(n_batches)
+    ]
+
+
+def measure(method: Method, category: Category, batches: Sequence[np.ndarray], size: int) -> dict[str, float]:
+    """Metrics of a category over all its batches together, maps and masks at ``size`` pixels."""
+    method.prepare(category.texts[method.prompts] if method.prompts else None)
+    predictions: list[Prediction] = [method.predict(category.batch(images.tolist())) for images in batches]
+    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
+    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
+    images = np.concatenate(batches)
+    step = category.masks.shape[1] // size
+    masks = category.masks[images][:, ::step, ::step]
+    values = {**image_metrics(category.labels[images], scores), **pixel_metrics(masks, resize_maps(maps, size))}
+    return {metric: values[metric] for metric in METRICS}
+
+
+Row = dict[str, str | int | float]
+
+
+def table(
+    name: str,
+    variants: Sequence[Variant],
+    categories: Sequence[Category],
+    encoder: ClipEncoder,
+    seeds: Sequence[int],
+    compositions: Mapping[str, Mapping[tuple[str, int], list[np.ndarray]]],
+    size: int,
+) -> list[Row]:
+    """All rows of a table, printed as they come: one per composition, variant, category and seed."""
+    rows: list[Row] = []
+    for composition, batches in compositions.items():
+        print(f"\n{name}: {composition}\n{'':42}" + "".join(f"{metric:>13}" for metric in METRICS))
+        baseline: np.ndarray | None = None
+        for variant in variants:
+            values = []
+            for category in categories:
+                for seed in seeds:
+                    method = ready(variant, encoder, seed)
+                    measured = measure(method, category, batches[category.name, seed], size)
+                    values.append([measured[metric] for metric in METRICS])
+                    rows.append(
+                        {
+                            "table": name,
+                            "composition": composition,
+                            "variant": variant.label,
+                            "category": category.name,
+                            "seed": seed,
+                            **measured,
+                        }
+                    )
+            found = np.array(values) * 100
+            print(f"{variant.label:42}" + "".join(f"{value:13.1f}" for value in found.mean(axis=0)), flush=True)
+            if baseline is None:
+                baseline = found
+                continue
+            gain = found - baseline
+            error = gain.std(axis=0, ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.full(len(METRICS), np.nan)
+            cells = (f"{g:+.1f}±{e:.1f}" for g, e in zip(gain.mean(axis=0), error, strict=True))
+            print(f"{'':42}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
+    return rows
+
+
+def compositions_of(
+    name: str, categories: Sequence[Category], options: argparse.Namespace
+) -> dict[str, dict[tuple[str, int], list[np.ndarray]]]:
+    """The batches of every block of a table."""
+
+    def random_order(size: int | str) -> dict[tuple[str, int], list[np.ndarray]]:
+        return {
+            (category.name, seed): shuffled(len(category.samples), size, named_seed(seed, category.name))
+            for category in categories
+            for seed in options.seeds
+        }
+
+    def with_share(share: float) -> dict[tuple[str, int], list[np.ndarray]]:
+        return {
+            (category.name, seed): composed(
+                category.labels, options.batch_size, share, options.batches, named_seed(seed, category.name)
+            )
+            for category in categories
+            for seed in options.seeds
+        }
+
+    if name == "sizes":
+        return {f"batch size {size}": random_order(size) for size in (2, 4, 8, 16, 32, "all")}
+    if name == "shares":
+        return {f"{share:.0%} anomalous": with_share(share) for share in options.shares}
+    return {f"batch size {options.batch_size}": random_order(options.batch_size)}
+
+
+TABLES = {"components": COMPONENTS, "sizes": SIZES, "shares": SHARES, "dual": DUAL}
+
+
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
+    """All measured values, one line per composition, variant, category and seed."""
+    lines = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def main() -> None:
+    """Parse the command line, encode, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", choices=sorted(TABLES), default=["components"])
+    parser.add_argument("--dataset", default="demo", help="a conf/dataset name")
+    parser.add_argument("--root", help="folder of the dataset")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER", help="further dataset keys")
+    parser.add_argument("--model", default=f"{DEMO}.json")
+    parser.add_argument("--pretrained", default=f"{DEMO}.safetensors")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--limit", type=int, help="at most so many images a category, half of them anomalous")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batches", type=int, default=4, help="batches per category, seed and share")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.5, 0.7])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--evaluation-size", type=int, help="side of maps and masks; a divisor of the input size")
+    parser.add_argument("--csv", type=Path, help="where to write every value")
+    options = parser.parse_args()
+
+    encoder = load_encoder(options.model, options.pretrained, precision=options.precision)
+    keys: dict[str, Value] = {key: int(value) for key, value in (text.split("=", 1) for text in options.set)}
+    dataset = load_dataset(options.dataset, **keys, **({"root": options.root} if options.root else {}))
+    variants = [variant for name in options.tables for variant in TABLES[name]]
+    methods = [ready(variant, encoder) for variant in variants]
+    taps = tuple(dict.fromkeys(tap for method in methods for tap in method.request().taps))
+    prompts = {method.prompts for method in methods if method.prompts}
+    categories = []
+    for name in dataset.categories:
+        samples = limited(dataset.samples(name), options.limit)
+        categories.append(encode_category(dataset, name, samples, encoder, FeatureRequest(taps=taps), prompts))
+        print(f"encoded {name}: {len(samples)} images", flush=True)
+    rows = [
+        row
+        for name in options.tables
+        for row in table(
+            name,
+            TABLES[name],
+            categories,
+            encoder,
+            options.seeds,
+            compositions_of(name, categories, options),
+            options.evaluation_size or encoder.geometry.size,
+        )
+    ]
+    if options.csv:
+        write_csv(options.csv, rows)
+
+
+if __name__ == "__main__":
+    main()
