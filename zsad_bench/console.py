@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,8 @@ from rich.text import Text
 
 from zsad_bench.results import percent, shown_metrics
 
-out = Console(highlight=False)
+# A file or pipe has no width of its own: wide enough for every column.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
 err = Console(stderr=True, highlight=False)
 
 
