@@ -147,6 +147,16 @@ def test_identity_ignores_places_and_follows_numbers() -> None:
     assert len({reference, *hashes}) == 1 + len(hashes)
 
 
+def test_a_files_content_counts_not_its_name(tmp_path: Path) -> None:
+    def digest(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return identity(compose_config([f"method.prompts={path}"]), ("bottle",))
+
+    assert digest("a.yaml", "one") == digest("b.yaml", "one")
+    assert digest("a.yaml", "one") != digest("a.yaml", "two")
+
+
 def test_configuration_does_not_import_torch() -> None:
     code = (
         "import sys; from zsad_bench.config import compose_config; compose_config(); sys.exit('torch' in sys.modules)"

@@ -275,7 +275,7 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
     """Hash of everything in a job's config that can change its numbers: 12 hex digits.
 
     Paths, device, chunk size and output options are left out, so the same job has the same identity on every machine;
-    a weights file counts by its content, and the dataset by its categories.
+    files (weights, a method's checkpoint) count by their content, and the dataset by its categories.
     """
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
@@ -284,14 +284,25 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
     if weights_sha256 is not None:
         encoder["pretrained"] = weights_sha256
     encoder["model"] = Path(encoder["model"]).name
-    keys = ("method", "batch_size", "seed", "limit", "evaluation_size", "sweep200", "on_error")
+    keys = ("batch_size", "seed", "limit", "evaluation_size", "sweep200", "on_error")
     content = {
         **{key: plain[key] for key in keys},
+        "method": _files_by_content(plain["method"]),
         "dataset": {**dataset, "categories": list(categories)},
         "encoder": encoder,
         "format": RESULT_FORMAT,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _files_by_content(values: dict[str, object]) -> dict[str, object]:
+    """A method's keys with files (a checkpoint, a prompt list) replaced by the hash of what is in them."""
+    return {
+        key: hashlib.sha256(Path(value).read_bytes()).hexdigest()
+        if isinstance(value, str) and value and Path(value).is_file()
+        else value
+        for key, value in values.items()
+    }
 
 
 # Raised when a change of the code changes numbers, so that results of older versions are computed again.
