@@ -52,19 +52,19 @@ UNFILTERED: dict[str, Value] = {"filter": "none", "fusion": "match"}
 FISECLIP = Variant("FiSeCLIP", "fiseclip", {})
 COMPONENTS = [
     Variant("matching, unfiltered", "fiseclip", UNFILTERED),
-    Variant("text only, value-value (AnoCLIP)", "fiseclip", {"fusion": "text", "attention": "vv"}),
+    Variant("text only, v-v (AnoCLIP)", "fiseclip", {"fusion": "text", "attention": "vv"}),
     Variant("text only, plain tokens", "fiseclip", {"fusion": "text", "attention": "plain"}),
-    Variant("text only, restored correlation", "fiseclip", {"fusion": "text", "attention": "qkv_self"}),
-    Variant("matching + filter, value-value", "fiseclip", {"fusion": "match", "attention": "vv"}),
-    Variant("matching + filter, plain tokens", "fiseclip", {"fusion": "match", "attention": "plain"}),
-    Variant("matching + filter, restored correlation", "fiseclip", {"fusion": "match", "attention": "qkv_self"}),
-    Variant("matching + soft filter", "fiseclip", {"fusion": "match", "filter": "soft"}),
-    *(
-        Variant(f"{fusion} fusion, filter {rule}", "fiseclip", {"fusion": fusion, "filter": rule})
-        for fusion in ("sum", "product", "mutual")
-        for rule in ("none", "soft", "hard")
-    ),
-    FISECLIP,
+    Variant("text only, q-q k-k v-v, last block", "fiseclip", {"fusion": "text", "attention": "qkv_self"}),
+    Variant("FiSeCLIP: matching + filter, v-v", "fiseclip", {}),
+    Variant("matching + filter, plain tokens", "fiseclip", {"attention": "plain"}),
+    Variant("matching + filter, q-q k-k v-v", "fiseclip", {"attention": "qkv_self"}),
+    Variant("matching + filter, 30 % dropped", "fiseclip", {"margin": 0.0}),
+    Variant("matching + soft filter", "fiseclip", {"filter": "soft"}),
+    Variant("+ text in the map, sum", "fiseclip", {"fusion": "sum"}),
+    Variant("+ text in the map, product", "fiseclip", {"fusion": "product"}),
+    Variant("+ text in the map, mutual filter", "fiseclip", {"fusion": "mutual"}),
+    Variant("+ class token in the score", "fiseclip", {"class_weight": 0.25}),
+    Variant("fiseclip_mutual: both", "fiseclip_mutual", {}),
 ]
 SIZES = [
     Variant("matching, unfiltered", "fiseclip", UNFILTERED),
@@ -75,15 +75,16 @@ SIZES = [
 ]
 SHARES = [
     Variant("matching, unfiltered", "fiseclip", UNFILTERED),
-    Variant("matching + filter", "fiseclip", {"fusion": "match"}),
-    Variant("FiSeCLIP without filter", "fiseclip", {"filter": "none"}),
     FISECLIP,
+    Variant("fiseclip_mutual without filter", "fiseclip_mutual", {"filter": "none"}),
+    Variant("fiseclip_mutual", "fiseclip_mutual", {}),
     Variant("text only", "fiseclip", {"fusion": "text"}),
 ]
 DUAL = [
     Variant("text only", "dual_image", {"fusion": "text"}),
     Variant("matching only", "dual_image", {"fusion": "match"}),
     *(Variant(f"Dual-Image, {n} reference(s)", "dual_image", {"n_references": n}) for n in (1, 2, 4)),
+    *(Variant(f"Dual-Image, weight {weight}", "dual_image", {"weight": weight}) for weight in (0.3, 0.7, 0.9)),
     Variant("text only, adapted", "dual_image_tta", {"fusion": "text"}),
     Variant("Dual-Image, adapted", "dual_image_tta", {}),
 ]

@@ -98,9 +98,9 @@ class DualImage(Method):
         scale: float = 0.25,
         sigma: float = 4.0,
         adapt: bool = False,
-        copies: int = 2,
+        copies: int = 4,
         steps: int = 5,
-        lr: float = 0.001,
+        lr: float = 0.0003,
         blend: float = 0.5,
         reference_quirks: bool = False,
     ) -> None:

@@ -4,16 +4,21 @@ Public: no training; the other images of the batch are the references of each im
 cross-modal alignment; text filters noisy reference features; CLIP's local semantic correlation is restored so that the
 filter is more accurate; the filtering is mutual. Everything below is our choice and a key of the YAML.
 
-1. Restored correlation: patch tokens x_j of the last block, recomputed with the mean of q-q, k-k and v-v attention and
-   without residual and feed-forward network. Text map L_j = softmax([x_j . t_n, x_j . t_a] / temperature)_a.
+1. Restored correlation: patch tokens x_j from self-self instead of query-key attention, without feed-forward network:
+   AnoCLIP's value-value stream, or with ``attention=qkv_self`` the last block alone with the mean of q-q, k-k and v-v.
+   Text map L_j = softmax([x_j . t_n, x_j . t_a] / temperature)_a.
 2. Text filters matching: a reference patch counts only if L_j is neither in the highest share ``drop`` of the batch nor
    more than ``margin`` spreads above the batch's median (log-odds; spread = 1.4826 x median absolute deviation). Each
    reference image keeps at least the ``keep_min`` patches of smallest L_j.
 3. Matching as in MuSc (``zsad_bench.matching``): M_j = mean over blocks and neighbourhoods of the distance to the
    nearest kept patch, averaged over the ``share`` nearest reference images.
-4. Matching filters text: S = M / scale + weight * L * sigmoid((M - m0) / s), m0 and s the median and the spread of M in
-   the batch: text evidence counts where matching does not find the patch normal.
-5. Image score: mean of the map's maximum and the abnormal probability of the class token.
+4. Map: S = M / scale. With ``fusion=mutual`` matching filters text in turn: S = M / scale +
+   weight * L * sigmoid((M - m0) / s), m0 and s the median and the spread of M in the batch, so that text evidence
+   counts where matching does not find the patch normal.
+5. Image score: maximum of the map + class_weight * abnormal probability of the class token.
+
+By default text only filters (``fusion=match``, ``class_weight=0``): that is what helped or did no harm on all data that
+we could measure. The preset ``fiseclip_mutual`` has steps 4 and 5 in full.
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ class FiSeCLIP(Method):
 
     Args:
         temperature: divides cosines before the softmax; > 0.
-        attention: tokens of the text map: ``qkv_self``, ``vv`` (AnoCLIP's value-value stream) or ``plain``.
+        attention: tokens of the text map: ``vv``, ``qkv_self`` (both of step 1) or ``plain`` (nothing restored).
         layers: blocks whose tokens are matched, 1-based; None means the quarter depths.
         sides: neighbourhood sides in patches, odd.
         share: of the reference images, nearest first; at least one counts.
@@ -57,8 +62,10 @@ class FiSeCLIP(Method):
         margin: spreads above the median text log-odds that make a patch suspicious; 0 means ``drop`` alone decides.
         keep_min: reference patches that every image keeps, >= 1.
         softness: of the soft filter, >= 0.
-        fusion: ``mutual`` (step 4), ``sum`` (M / scale + weight * L), ``product``, ``match`` or ``text`` alone.
-        weight: of text in the map, >= 0.
+        fusion: ``match`` (text only filters), ``mutual`` (step 4), ``sum`` (M / scale + weight * L), ``product``, or
+            ``text`` alone, whose image score is the mean of the map's maximum and the class token's probability.
+        weight: of text in the map with ``mutual`` and ``sum``, >= 0.
+        class_weight: of the class token's abnormal probability in the image score, >= 0.
         scale: matching distance that counts like full text evidence; > 0.
         sigma: Gaussian smoothing of the map in pixels at a side of 240.
         short_batch: a batch smaller than an earlier one of its category takes references from that one (``borrow``) or
@@ -74,17 +81,18 @@ class FiSeCLIP(Method):
         variant: str = "reconstruction",
         prompts: str = "anoclip",
         temperature: float = 0.07,
-        attention: str = "qkv_self",
+        attention: str = "vv",
         layers: Sequence[int] | None = None,
         sides: Sequence[int] = (1, 3),
         share: float = 0.3,
         filter: str = "hard",
         drop: float = 0.3,
-        margin: float = 2.0,
+        margin: float = 6.0,
         keep_min: int = 8,
         softness: float = 0.1,
-        fusion: str = "mutual",
-        weight: float = 0.5,
+        fusion: str = "match",
+        weight: float = 0.1,
+        class_weight: float = 0.0,
         scale: float = 0.25,
         sigma: float = 4.0,
         short_batch: str = "borrow",
@@ -102,7 +110,13 @@ class FiSeCLIP(Method):
         for key, value in (("temperature", temperature), ("scale", scale), ("keep_min", keep_min), ("share", share)):
             if value <= 0:
                 raise UserError(f"method.{key}={value}: must be above 0")
-        for key, value in (("margin", margin), ("softness", softness), ("weight", weight), ("sigma", sigma)):
+        for key, value in (
+            ("margin", margin),
+            ("softness", softness),
+            ("weight", weight),
+            ("class_weight", class_weight),
+            ("sigma", sigma),
+        ):
             if value < 0:
                 raise UserError(f"method.{key}={value}: must not be below 0")
         for key, value in (("drop", drop), ("share", share)):
@@ -112,7 +126,8 @@ class FiSeCLIP(Method):
         self.sides = check_sides(sides, "sides")
         self.share, self.filter, self.drop, self.margin = share, filter, drop, margin
         self.keep_min, self.softness, self.fusion = keep_min, softness, fusion
-        self.weight, self.scale, self.sigma, self.short_batch = weight, scale, sigma, short_batch
+        self.weight, self.class_weight, self.scale = weight, class_weight, scale
+        self.sigma, self.short_batch = sigma, short_batch
 
     def request(self) -> FeatureRequest:
         """Projected tokens for text, unprojected tokens of the chosen blocks for matching."""
@@ -189,16 +204,13 @@ class FiSeCLIP(Method):
         count = len(batch)
         together = self.with_references(batch)
         language = self.probability(together.patches(self.text_tap))
-        if self.fusion == "text" or len(together) == 1:
-            evidence = language
-        else:
-            evidence = self.fuse(language, self.matching(together, language))
+        text_alone = self.fusion == "text" or len(together) == 1
+        evidence = language if text_alone else self.fuse(language, self.matching(together, language))
         grids = evidence[:count].unflatten(1, batch.grid)
         maps = smooth(upsample(grids, batch.image_size), self.sigma * batch.image_size[0] / SIGMA_SIDE)
         peaks = maps.amax(dim=(1, 2))
-        if self.fusion == "match" and len(together) > 1:
-            return Prediction(peaks, maps)
-        return Prediction((peaks + self.probability(batch.class_tokens)) / 2, maps)
+        whole = self.probability(batch.class_tokens)
+        return Prediction((peaks + whole) / 2 if text_alone else peaks + self.class_weight * whole, maps)
 
 
 def _spread(values: Tensor) -> Tensor:

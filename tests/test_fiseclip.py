@@ -147,7 +147,7 @@ def test_filter_only_adds_distance(tiny: BoundMethod, pixels: torch.Tensor) -> N
 
 KEYS = [
     ("temperature", 0.02),
-    ("attention", "vv"),
+    ("attention", "qkv_self"),
     ("attention", "plain"),
     ("layers", [2, 3]),
     ("sides", [5]),
@@ -167,7 +167,7 @@ KEYS = [
     ("keep_min", 30),
 ]
 # A hard filter that bites and a fusion that uses everything, so that every key has something to change.
-ACTIVE: dict[str, object] = {"filter": "hard", "drop": 0.3, "margin": 0.0, "keep_min": 2, "fusion": "mutual"}
+ACTIVE: dict[str, object] = {"drop": 0.3, "margin": 0.0, "keep_min": 2, "fusion": "mutual", "weight": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,18 @@ def test_every_key_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor, key:
     base = variant(tiny, **ACTIVE).predict_images(pixels, "plate")
     changed = variant(tiny, **{**ACTIVE, key: value}).predict_images(pixels, "plate")
     assert (changed.maps - base.maps).abs().max() > 1e-6
+
+
+def test_class_weight_changes_scores_only(tiny: BoundMethod, pixels: torch.Tensor) -> None:
+    with_class, without = (variant(tiny, class_weight=weight).predict_images(pixels, "plate") for weight in (0.25, 0.0))
+    torch.testing.assert_close(with_class.maps, without.maps)
+    assert ((with_class.scores - without.scores) > 0).all()
+    torch.testing.assert_close(without.scores, without.maps.amax(dim=(1, 2)))
+
+
+def test_mutual_preset(tiny: BoundMethod, pixels: torch.Tensor) -> None:
+    preset = load_method("fiseclip_mutual", encoder=tiny.encoder).predict_images(pixels, "plate")
+    assert_same(preset, variant(tiny, fusion="mutual", class_weight=0.25).predict_images(pixels, "plate"))
 
 
 def test_softness_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor) -> None:
@@ -203,6 +215,7 @@ def test_softness_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor) -> No
         ("softness", -0.1),
         ("fusion", "max"),
         ("weight", -1.0),
+        ("class_weight", -1.0),
         ("scale", 0.0),
         ("sigma", -1.0),
         ("short_batch", "drop"),
