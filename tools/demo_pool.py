@@ -16,7 +16,6 @@ from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
 from zsad_bench.datasets.procedural.training import SOURCES, training_pair
 
 IMAGE_SIZE = 112
-GRID = 14
 CHUNK = 500
 _STREAMS = 2
 # Every seventh pair is rendered at twice the size and reduced like an evaluation image: the encoder sees both kinds.
@@ -25,11 +24,11 @@ _FINE_EVERY = 7
 
 @dataclass
 class Pool:
-    """Pairs: images uint8 (n, 2, 112, 112, 3), normal then defective; coverage float32 (n, 14, 14) in [0, 1];
+    """Pairs: images uint8 (n, 2, 112, 112, 3), normal then defective; masks uint8 (n, 112, 14), one bit a pixel;
     source int (n,) into SOURCES; defects bool (n, number of trained defects)."""
 
     images: NDArray[np.uint8]
-    coverage: NDArray[np.float32]
+    masks: NDArray[np.uint8]
     source: NDArray[np.int64]
     defects: NDArray[np.bool_]
 
@@ -45,20 +44,21 @@ def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _chunk(path: Path, seed: int, first: int) -> None:
     names = list(SOURCES)
     images = np.empty((CHUNK, 2, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    coverage, source = np.empty((CHUNK, GRID, GRID), np.float32), np.empty(CHUNK, np.int64)
+    masks, source = np.empty((CHUNK, IMAGE_SIZE, IMAGE_SIZE // 8), np.uint8), np.empty(CHUNK, np.int64)
     defects = np.zeros((CHUNK, len(TRAINED_DEFECTS)), np.bool_)
     for k in range(CHUNK):
         fine = (first + k) % _FINE_EVERY == 0
         pair = training_pair(first + k, seed=seed, size=2 * IMAGE_SIZE if fine else IMAGE_SIZE)
         views = (pair.normal, pair.defective)
         images[k] = np.stack([_reduced(view) for view in views] if fine else views)
-        side = pair.mask.shape[0] // GRID
-        coverage[k] = pair.mask.reshape(GRID, side, GRID, side).mean((1, 3))
+        side = pair.mask.shape[0] // IMAGE_SIZE
+        covered = pair.mask.reshape(IMAGE_SIZE, side, IMAGE_SIZE, side).mean((1, 3)) >= 0.5
+        masks[k] = np.packbits(covered, axis=1)
         source[k] = names.index(pair.source)
         defects[k] = [kind in pair.defects for kind in TRAINED_DEFECTS]
     # Renamed when complete: an interrupted run leaves no half chunk behind.
     draft = path.with_suffix(f".{os.getpid()}.tmp.npz")
-    np.savez(draft, images=images, coverage=coverage, source=source, defects=defects)
+    np.savez(draft, images=images, masks=masks, source=source, defects=defects)
     draft.replace(path)
 
 
@@ -81,5 +81,5 @@ def build(folder: Path, pairs: int, workers: int, report: Callable[[str], None])
             _chunk(*job)
             report(f"pool: {done} of {len(todo)} chunks rendered")
     parts = [np.load(path) for path in paths]
-    keys = ("images", "coverage", "source", "defects")
+    keys = ("images", "masks", "source", "defects")
     return Pool(*(np.concatenate([part[key] for part in parts])[:pairs] for key in keys))

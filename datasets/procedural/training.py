@@ -18,8 +18,9 @@ _FAMILIES = {
     for painter in families.PAINTERS
 }
 SOURCES: dict[str, Category] = {**AUXILIARY_CATEGORIES, **_FAMILIES}
-# The random families carry the variety; every named category gets weight 1.
-_WEIGHTS = {"random_texture": 10.0, "random_shape": 20.0, "random_assembly": 20.0}
+# The random families carry the variety. Textures are learnt long before objects, so they get the smaller share.
+_WEIGHTS = {"random_texture": 6.0, "random_shape": 20.0, "random_assembly": 20.0}
+_NAMED_TEXTURE, _NAMED_OBJECT = 0.6, 1.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class TrainingPair:
 def draw_source(rng: Generator) -> str:
     """A training category or family, by weight."""
     names = list(SOURCES)
-    weights = np.array([_WEIGHTS.get(name, 1.0) for name in names])
+    weights = np.array(
+        [_WEIGHTS.get(name, _NAMED_TEXTURE if SOURCES[name].texture else _NAMED_OBJECT) for name in names]
+    )
     return names[int(rng.choice(len(names), p=weights / weights.sum()))]
 
 
