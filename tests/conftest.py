@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,18 @@ def shared_folder(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"reference data absent: {'/'.join(parts)} (set ZSAD_SHARED to the folder that holds it)")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests keep features of their own, not in the user's cache."""
+    before = os.environ.get("ZSAD_CACHE")
+    os.environ["ZSAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["ZSAD_CACHE"]
+    else:
+        os.environ["ZSAD_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

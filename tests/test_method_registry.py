@@ -13,7 +13,6 @@ import torch
 from conftest import TINY_MODEL
 from zsad_bench.config import compose_config
 from zsad_bench.encoder import ClipEncoder, load_encoder
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch
 from zsad_bench.method import Method, Prediction
 from zsad_bench.plugins import build
@@ -60,7 +59,7 @@ def make(name: str, folder: Path) -> Method:
 
 def start(method: Method, class_name: str = "plate") -> None:
     ensemble = load_ensemble(method.prompts) if method.prompts else None
-    method.prepare(text_cache(encoder()).features(ensemble, class_name) if ensemble else None)
+    method.prepare(encoder().texts.features(ensemble, class_name) if ensemble else None)
     if method.k_shot:
         references = torch.rand(method.k_shot, 3, 48, 48, generator=torch.Generator().manual_seed(9))
         method.take_references(encoder().encode(references, method.request()))

@@ -12,7 +12,6 @@ from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.prompts import load_ensemble
 
@@ -60,7 +59,7 @@ def test_zqhang_and_anomalib_to_the_digit(
     encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], code: str, position: int
 ) -> None:
     method = load_method("winclip_zqhang", encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), CLASSES[position]))
     prediction = method.predict(features)
     np.testing.assert_allclose(prediction.scores, golden[f"{code}_img_score"][position], atol=1e-5)
     if position < 4:
@@ -84,18 +83,18 @@ def test_mala_image_scores(
     encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], position: int
 ) -> None:
     method = load_method("winclip_mala", encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), CLASSES[position]))
     np.testing.assert_allclose(method.predict(features).scores, golden["ma_img_score"][position], atol=1e-5)
 
 
 def test_text_vectors(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
     for position, name in enumerate(CLASSES):
-        raw = text_cache(encoder).features(load_ensemble("winclip_zqhang"), name)
+        raw = encoder.texts.features(load_ensemble("winclip_zqhang"), name)
         means = torch.stack([raw.normal.mean(dim=0), raw.abnormal.mean(dim=0)])
         np.testing.assert_allclose(means, golden["zq_text_raw_mean"][position], atol=1e-5)
-        unit = text_cache(encoder).features(load_ensemble("winclip"), name.replace("_", " "))
+        unit = encoder.texts.features(load_ensemble("winclip"), name.replace("_", " "))
         np.testing.assert_allclose(unit.vectors(), golden["ma_text_normed"][position], atol=1e-5)
-    bottle = text_cache(encoder).features(load_ensemble("winclip_zqhang"), "bottle")
+    bottle = encoder.texts.features(load_ensemble("winclip_zqhang"), "bottle")
     assert (len(bottle.normal), len(bottle.abnormal)) == tuple(golden["zq_n_prompts"])
 
 

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zsad_bench import __version__
-from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, with_name
+from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, feature_jobs, with_name
 from zsad_bench.errors import UserError
 
 FAILURES = "failed"
@@ -59,6 +59,10 @@ def _benchmark(given: list[str]) -> int:
     configs = [compose_config(job) for job in (expand_sweep(rest) if flags.multirun else [rest])]
     folder = Path(configs[0].results_dir) / configs[0].name
     _prepare(folder)
+    if flags.multirun:
+        from zsad_bench.union import union_of, write_union
+
+        write_union(folder, union_of(compose_config(job) for job in feature_jobs(rest)))
     try:
         _start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
@@ -92,6 +96,8 @@ def _start_hydra(arguments: list[str]) -> None:
 def job(config: DictConfig) -> None:
     """One job under Hydra. A failure is written into the results folder, and a sweep goes on with the next job."""
     folder = Path(config.results_dir) / config.name
+    if config.fail_fast and any(folder.glob(f"{FAILURES}/*.json")):
+        return
     try:
         from zsad_bench.runner import run_job
 
@@ -106,7 +112,7 @@ def job(config: DictConfig) -> None:
 
 def _prepare(folder: Path) -> None:
     """Make the results folder, prove that it can be written, and forget the failures of an earlier run."""
-    from zsad_bench.results import write_atomic
+    from zsad_bench.files import write_atomic
 
     for old in folder.glob(f"{FAILURES}/*.json"):
         old.unlink()
@@ -117,7 +123,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _keep_failure(folder: Path, text: str, exit_code: int) -> Path:
-    from zsad_bench.results import write_atomic
+    from zsad_bench.files import write_atomic
 
     overrides = list(HydraConfig.get().overrides.task)
     name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
-GROUPS = ("method", "dataset", "encoder")
+GROUPS = ("method", "dataset", "encoder", "features")
 CHOICES = {
     "on_error": ("stop", "skip"),
     "maps": ("sheet", "all", "none"),
-    "overwrite": ("missing", "always"),
+    "overwrite": ("missing", "always", "never", "cached"),
+    "features.mode": ("disk", "memory", "off"),
     "encoder.resize": ("squash", "shortest"),
     "encoder.precision": ("fp32", "bf16", "fp16"),
 }
@@ -43,7 +45,8 @@ MINIMUM = {
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
     *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps"),
-    *("encoder.device", "encoder.chunk_size"),
+    *("encoder.device", "encoder.chunk_size", "fail_fast"),
+    *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
 _QUOTES = "'\""
@@ -61,6 +64,16 @@ class EncoderConfig:
     precision: str = "fp32"
     chunk_size: int = 8
     sha256: str | None = None
+    feature_bits: int = 16
+
+
+@dataclass
+class FeaturesConfig:
+    """Keys of ``conf/features/*.yaml``: whether features are kept, where, and how many GiB of them."""
+
+    mode: str = "disk"
+    root: str | None = None
+    max_gb: float = 20.0
 
 
 @dataclass
@@ -70,6 +83,7 @@ class BenchConfig:
     method: Any = MISSING
     dataset: Any = MISSING
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     batch_size: int | str = 8
     seed: int = 0
     limit: int | None = None
@@ -78,6 +92,7 @@ class BenchConfig:
     on_error: str = "stop"
     maps: str = "sheet"
     overwrite: str = "missing"
+    fail_fast: bool = False
     results_dir: str = "results"
     name: str = MISSING
 
@@ -132,6 +147,24 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     for position, choices in enumerate(options):
         jobs += [[*first[:position], choice, *first[position + 1 :]] for choice in choices[1:]]
     return jobs
+
+
+def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """Override lists for every combination of swept values that can change which features a sweep needs.
+
+    Batch sizes, seeds and output options cannot: the number of combinations stays small.
+    """
+    parsed = _parse(overrides)
+    options = []
+    for item, text in zip(parsed, overrides, strict=True):
+        if not item.is_sweep_override():
+            options.append([text])
+            continue
+        key = item.input_line.split("=", 1)[0]
+        values = [f"{key}={value}" for value in item.sweep_string_iterator()]
+        matters = key.lstrip("+").split(".")[0] in ("method", "dataset", "encoder", "experiment")
+        options.append(values if matters else values[:1])
+    return [list(job) for job in product(*options)]
 
 
 def _parse(overrides: Sequence[str]) -> list[Any]:
@@ -193,7 +226,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.search(r"Error merging override (.+)", text):
         reason = str(error.__cause__ or "").splitlines()
         return f"{match.group(1)}: {reason[0] if reason else 'wrong type'}"
-    return text.splitlines()[0]
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def _near(word: str, choices: Sequence[str]) -> str:

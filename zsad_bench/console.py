@@ -40,6 +40,39 @@ def progress() -> Progress:
     return Progress(*columns, console=err, transient=True)
 
 
+class JobProgress:
+    """The bars of one job: images predicted, and, while the encoder is at work, images encoded."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._progress = progress()
+        self._predicted = self._progress.add_task(name, total=total)
+        self._encoding = self._progress.add_task("encoding", total=0, visible=False)
+
+    def __enter__(self) -> JobProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def category(self, description: str) -> None:
+        """Another category begins."""
+        self._progress.update(self._predicted, description=description)
+
+    def predicted(self, count: int) -> None:
+        """So many more images are predicted."""
+        self._progress.update(self._encoding, visible=False)
+        self._progress.advance(self._predicted, count)
+
+    def encoding(self, count: int) -> None:
+        """So many images of the category have to be encoded first."""
+        self._progress.reset(self._encoding, total=count, visible=True)
+
+    def encoded(self, count: int) -> None:
+        """So many more images are encoded."""
+        self._progress.advance(self._encoding, count)
+
+
 _WIDTHS = {"method": 10, "category": 10}
 _HEADINGS = {
     "setting": "sees",

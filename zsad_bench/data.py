@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from zsad_bench.errors import UserError
+from zsad_bench.hashing import file_sha256
 from zsad_bench.images import UnreadableImage, read_image_file, read_image_size, read_mask_file
 
 __all__ = ["Dataset", "Index", "Problem", "Sample", "Split", "UnreadableImage", "read_mask_file"]
@@ -195,6 +196,18 @@ class Dataset(ABC):
         image = read_image_file(sample.path)
         self._sizes[sample.image_id] = (image.height, image.width)
         return image
+
+    def content_key(self, sample: Sample) -> str:
+        """Hash of what :meth:`read_image` reads: the same for the same pixels wherever the file lies.
+
+        A dataset whose ``read_image`` does more than decode the file must make that part of its key. Raises
+        UnreadableImage if there is no such file.
+        """
+        try:
+            return file_sha256(sample.path)
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+            raise UnreadableImage(f"{sample.path}: {reason}; restore it or remove it") from None
 
     def read_mask(self, sample: Sample) -> np.ndarray | None:
         """Bool (H, W) at the image's size, true where anomalous; zeros for a normal image.

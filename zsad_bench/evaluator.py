@@ -6,24 +6,25 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from zsad_bench import console
-from zsad_bench.batching import LoadedBatch, choose_references, compose_batches, load_batches
-from zsad_bench.data import Dataset, Sample
-from zsad_bench.encoder import ClipEncoder
+from zsad_bench.batching import choose_references, compose_batches
+from zsad_bench.data import Sample
+from zsad_bench.encoder import Encoder
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
-from zsad_bench.features import FeatureBatch
+from zsad_bench.feature_source import FeatureSource, Listener, SourceBatch
+from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
-from zsad_bench.preprocess import Geometry, normalise
-from zsad_bench.prompts import PromptEnsemble, TextCache, TextFeatures, load_ensemble
+from zsad_bench.preprocess import Geometry
+from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
 
@@ -36,7 +37,6 @@ class EvaluationOptions:
     seed: int = 0
     evaluation_size: int | None = None
     sweep200: bool = False
-    skip_unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,41 @@ class _Stopwatch:
 class Evaluator:
     """A method on a dataset with an encoder, ready to evaluate one category after another.
 
+    Args:
+        source: the dataset, the encoder, and where features come from.
+        method: the plugin.
+        options: the protocol's variables.
+        wanted: what other methods will ask of the same images; encoded in the same pass if there is one.
+
     Raises:
         UserError: on construction, when the method's settings do not fit the encoder or its prompts do not exist.
     """
 
-    def __init__(self, dataset: Dataset, method: Method, encoder: ClipEncoder, options: EvaluationOptions) -> None:
-        self.dataset, self.method, self.encoder, self.options = dataset, method, encoder, options
+    def __init__(
+        self, source: FeatureSource, method: Method, options: EvaluationOptions, wanted: FeatureRequest | None = None
+    ) -> None:
+        self.source, self.method, self.options, self.wanted = source, method, options, wanted
+        self.dataset, self.encoder = source.dataset, source.encoder
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
-        method.attach(encoder.spec, options.seed)
+        method.attach(self.encoder.spec, options.seed)
         self.request = method.request()
         if self.ensemble is not None:
-            warn_unknown_states(encoder, self.ensemble)
+            warn_unknown_states(self.encoder, self.ensemble)
 
     def evaluate(
-        self, category: str, samples: Sequence[Sample], advance: Callable[[int], None] = lambda _: None
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        advance: Callable[[int], None] = lambda _: None,
+        listener: Listener | None = None,
     ) -> CategoryOutput:
-        """Predict and measure one category; ``advance`` hears how many images each batch had.
+        """Predict and measure one category.
+
+        Args:
+            category: of all the samples.
+            samples: its images.
+            advance: hears how many images each predicted batch had.
+            listener: hears how encoding goes on.
 
         Raises:
             UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite.
@@ -91,12 +110,13 @@ class Evaluator:
         done: list[Sample] = []
         unreadable: list[UserError] = []
         predictions: list[Prediction] = []
-        for loaded in self._batches(category, samples, watch):
-            unreadable += loaded.unreadable
-            if loaded.samples:
-                done += loaded.samples
-                predictions.append(self._predict(loaded, watch))
-            advance(len(loaded.samples) + len(loaded.unreadable))
+        for batch in self._batches(category, samples, replace(listener or Listener(), time=watch.time)):
+            unreadable += batch.unreadable
+            if batch.features is not None:
+                done += batch.samples
+                with watch.time("score"):
+                    predictions.append(self.method.predict(batch.features))
+            advance(len(batch.samples) + len(batch.unreadable))
         if not done:
             raise UserError(f"{self.dataset.name}/{category}: no image could be read; the first: {unreadable[0]}")
         with watch.time("score"):
@@ -125,31 +145,17 @@ class Evaluator:
             return None
         readable = self.ensemble.class_names == "readable"
         name = self.dataset.class_name(category) if readable else category
-        return text_cache(self.encoder).features(self.ensemble, name, self.dataset.is_texture(category))
+        return self.encoder.texts.features(self.ensemble, name, self.dataset.is_texture(category))
 
     def _references(self, category: str) -> FeatureBatch:
         seed = named_seed(self.options.seed, self.dataset.name, category, "references")
         chosen = choose_references(self.dataset, category, self.method.k_shot, seed)
-        pixels = self.encoder.preprocess([self.dataset.read_image(sample) for sample in chosen])
-        return self.encoder.encode(pixels, self.request, [sample.image_id for sample in chosen])
+        return self.source.references(category, chosen, self.request)
 
-    def _batches(self, category: str, samples: Sequence[Sample], watch: _Stopwatch) -> Iterator[LoadedBatch]:
+    def _batches(self, category: str, samples: Sequence[Sample], listener: Listener) -> Iterator[SourceBatch]:
         seed = named_seed(self.options.seed, self.dataset.name, category)
         batches = compose_batches(samples, self.options.batch_size, seed)
-        loader = load_batches(self.dataset, batches, self.encoder.geometry, self.options.skip_unreadable)
-        while True:
-            with watch.time("load"):
-                loaded = next(loader, None)
-            if loaded is None:
-                return
-            yield loaded
-
-    def _predict(self, loaded: LoadedBatch, watch: _Stopwatch) -> Prediction:
-        with watch.time("encode"):
-            pixels = normalise(torch.from_numpy(loaded.pixels), self.encoder.mean, self.encoder.std)
-            features = self.encoder.encode(pixels, self.request, [sample.image_id for sample in loaded.samples])
-        with watch.time("score"):
-            return self.method.predict(features)
+        return self.source.batches(category, batches, self.request, self.wanted, listener)
 
     def _finish(self, category: str, predictions: list[Prediction]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         final = self.method.finalize(predictions)
@@ -180,14 +186,7 @@ class Evaluator:
         return {**seconds, "images_per_second": round(speed, 3), **machine}
 
 
-def text_cache(encoder: ClipEncoder) -> TextCache:
-    """The text embeddings of an encoder, kept with it so that all jobs share them."""
-    if encoder.texts is None:
-        encoder.texts = TextCache(encoder)
-    return encoder.texts
-
-
-def warn_unknown_states(encoder: ClipEncoder, ensemble: PromptEnsemble) -> None:
+def warn_unknown_states(encoder: Encoder, ensemble: PromptEnsemble) -> None:
     """Warn of state phrases of which the encoder knows no word: their embeddings say nothing about the state."""
     deaf = set()
     for phrase in (*ensemble.normal, *ensemble.abnormal):

@@ -74,12 +74,32 @@ class FeatureRequest:
     Attributes:
         taps: token taps.
         windows: side lengths, in patches, of the square windows (stride 1) that are embedded one by one.
+        views: numbers of augmented views (:data:`zsad_bench.views.VIEWS`) of which the class token is wanted.
         pixels: whether the method wants the pixel tensor and the ``encode`` callable.
     """
 
     taps: tuple[Tap, ...] = ()
     windows: tuple[int, ...] = ()
+    views: tuple[int, ...] = ()
     pixels: bool = False
+
+    def resolve(self, n_blocks: int) -> FeatureRequest:
+        """The same request with positive block numbers and every entry once, in a fixed order."""
+        return FeatureRequest(
+            taps=tuple(sorted({tap.resolve(n_blocks) for tap in self.taps}, key=repr)),
+            windows=tuple(sorted(set(self.windows))),
+            views=tuple(sorted(set(self.views))),
+            pixels=self.pixels,
+        )
+
+    def union(self, other: FeatureRequest) -> FeatureRequest:
+        """Everything that one of the two requests asks for; each entry once."""
+        return FeatureRequest(
+            taps=tuple(dict.fromkeys((*self.taps, *other.taps))),
+            windows=tuple(dict.fromkeys((*self.windows, *other.windows))),
+            views=tuple(dict.fromkeys((*self.views, *other.views))),
+            pixels=self.pixels or other.pixels,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,7 @@ class FeatureBatch:
         grid: (h, w) patches, N = h * w, row-major.
         image_size: (H, W) pixels of the encoder's input, the size of anomaly maps.
         windows: per window side k (B, (h - k + 1) * (w - k + 1), D) projected class tokens, row-major positions.
+        views: per augmented view (B, D) projected class tokens.
         pixels: (B, 3, H, W) normalised images, only if requested.
         encode: encodes derived images of the same size, only if ``pixels`` was requested.
     """
@@ -103,6 +124,7 @@ class FeatureBatch:
     grid: tuple[int, int]
     image_size: tuple[int, int]
     windows: Mapping[int, Tensor] = field(default_factory=dict)
+    views: Mapping[int, Tensor] = field(default_factory=dict)
     pixels: Tensor | None = None
     encode: Callable[[Tensor, FeatureRequest], FeatureBatch] | None = None
 
@@ -130,4 +152,5 @@ class FeatureBatch:
             grid=first.grid,
             image_size=first.image_size,
             windows={side: torch.cat([part.windows[side] for part in parts]) for side in first.windows},
+            views={view: torch.cat([part.views[view] for part in parts]) for view in first.views},
         )

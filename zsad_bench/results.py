@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from zsad_bench.errors import UserError
+from zsad_bench.files import write_atomic
 from zsad_bench.published import add_published
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
@@ -84,36 +81,6 @@ class CategoryResult:
     fingerprint: str
     images: tuple[ImageResult, ...]
     timing: dict[str, float | str] = field(default_factory=dict)
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, so nobody reads half a file.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another results_dir"
-        ) from None
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all; raises UserError if the folder cannot be written."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:

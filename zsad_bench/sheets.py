@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
 from zsad_bench.data import Dataset, Sample
+from zsad_bench.files import atomic_path
 from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
-from zsad_bench.results import atomic_path
 
 IMAGES_PER_SHEET = 12
 TILE = 168
