@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 from zsad_bench import __version__
 from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, feature_jobs, with_name
 from zsad_bench.errors import UserError
+from zsad_bench.interrupt import EXIT_CODE, prompt_interrupts
 
 FAILURES = "failed"
 
@@ -28,14 +30,17 @@ FAILURES = "failed"
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    again = shlex.join(["python", "-m", "zsad_bench", *given])
+    interrupted = f"interrupted; finished categories are kept, and the same command computes the rest: {again}"
     try:
-        return _data(given[1:]) if given[:1] == ["data"] else _benchmark(given)
+        with prompt_interrupts(interrupted):
+            return _data(given[1:]) if given[:1] == ["data"] else _benchmark(given)
     except UserError as error:
         _say_error(str(error))
         return 2
     except KeyboardInterrupt:
-        _say_error("interrupted; finished categories are kept, the same command computes the rest")
-        return 130
+        _say_error(interrupted)
+        return EXIT_CODE
 
 
 def _say_error(message: str) -> None:

@@ -31,8 +31,8 @@ def window_name(side: int) -> str:
 
 
 def view_name(view: int) -> str:
-    """Name of the class token of an augmented view."""
-    return f"view.{view}"
+    """Name of the class token of an augmented view; view 0 is the image itself."""
+    return f"view.{view}" if view else CLASS
 
 
 def items_of(request: FeatureRequest, n_blocks: int) -> dict[str, FeatureRequest]:
@@ -42,16 +42,16 @@ def items_of(request: FeatureRequest, n_blocks: int) -> dict[str, FeatureRequest
         CLASS: FeatureRequest(),
         **{tap_name(tap): FeatureRequest(taps=(tap,)) for tap in resolved.taps},
         **{window_name(side): FeatureRequest(windows=(side,)) for side in resolved.windows},
-        **{view_name(view): FeatureRequest(views=(view,)) for view in resolved.views},
+        **{view_name(view): FeatureRequest(views=(view,)) for view in resolved.views if view},
     }
 
 
 def split(batch: FeatureBatch, names: Sequence[str], n_blocks: int) -> dict[str, Tensor]:
     """The named parts of an encoded batch, each with one entry per image first."""
-    found = {CLASS: batch.class_tokens}
-    found |= {tap_name(tap.resolve(n_blocks)): tokens for tap, tokens in batch.tokens.items()}
+    found = {tap_name(tap.resolve(n_blocks)): tokens for tap, tokens in batch.tokens.items()}
     found |= {window_name(side): vectors for side, vectors in batch.windows.items()}
     found |= {view_name(view): vectors for view, vectors in batch.views.items()}
+    found[CLASS] = batch.class_tokens
     return {name: found[name] for name in names}
 
 
