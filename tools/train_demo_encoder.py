@@ -37,7 +37,7 @@ from zsad_bench.datasets.procedural import VERSION
 from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
 
 PAIRS_PER_STEP = 16
-STEPS = 8000
+STEPS = 6500
 # (share of the steps, factor of the learning rate): warm-up, flat, and down to nothing.
 SCHEDULE = ((0.0, 0.0), (0.04, 1.0), (0.35, 1.0), (1.0, 0.0))
 # Up to this share of the steps most patch tokens are dropped.
