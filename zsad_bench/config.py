@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
-GROUPS = ("method", "dataset", "encoder", "features")
+# Written into the results folder before a sweep starts; see zsad_bench/union.py.
+UNION_FILE = "requests.json"
+GROUPS = ("method", "dataset", "encoder", "features", "cluster")
 CHOICES = {
     "on_error": ("stop", "skip"),
     "maps": ("sheet", "all", "none"),
@@ -36,6 +39,7 @@ CHOICES = {
 MINIMUM = {
     "batch_size": 1,
     "limit": 1,
+    "threads": 1,
     "seed": 0,
     "evaluation_size": 1,
     "encoder.chunk_size": 1,
@@ -44,11 +48,13 @@ MINIMUM = {
 
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
-    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps"),
+    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "cluster", "threads"),
     *("encoder.device", "encoder.chunk_size", "fail_fast"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
+# Launchers that are packages of their own -> the extra that installs them.
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "submitit", "ray": "ray"}
 _QUOTES = "'\""
 
 
@@ -93,6 +99,7 @@ class BenchConfig:
     maps: str = "sheet"
     overwrite: str = "missing"
     fail_fast: bool = False
+    threads: int | None = None
     results_dir: str = "results"
     name: str = MISSING
 
@@ -101,7 +108,7 @@ ConfigStore.instance().store("bench_schema", BenchConfig)
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def hydra_session() -> Iterator[None]:
     """A Hydra session of our own, also inside a program that runs under Hydra already."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -121,7 +128,7 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: naming the key that is unknown, of the wrong type or out of range, and the nearest valid one.
     """
-    with _hydra():
+    with hydra_session():
         try:
             config = compose("config", overrides=with_name(overrides))
         except (HydraException, OmegaConfBaseException) as error:
@@ -165,6 +172,12 @@ def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
         matters = key.lstrip("+").split(".")[0] in ("method", "dataset", "encoder", "experiment")
         options.append(values if matters else values[:1])
     return [list(job) for job in product(*options)]
+
+
+def sweep_size(overrides: Sequence[str]) -> int:
+    """Number of jobs of a sweep."""
+    parsed = _parse(overrides)
+    return prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
 
 
 def _parse(overrides: Sequence[str]) -> list[Any]:
@@ -215,6 +228,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)
     ):
         group, option = match.group(1) or "config", match.group(2)
+        if extra := EXTRAS.get(option) if "hydra/launcher" in text else None:
+            return f"hydra/launcher={option}: not installed; pip install 'zsad-bench[{extra}]'"
         options = list(error.options or [])
         listed = f"; choose from {', '.join(options)}"
         return f"{group}={option}: no such {group}{_near(option, options) or listed}"

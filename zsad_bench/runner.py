@@ -95,8 +95,13 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
     )
 
 
-def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
+def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) -> JobFolder:
     """Evaluate every category that is not finished yet.
+
+    Args:
+        config: of the job.
+        run_folder: results folder of the command.
+        show_progress: bars on the error stream; processes that share a terminal cannot all draw there.
 
     Raises:
         UserError: a mistake in data, config or environment. Finished categories are kept.
@@ -119,7 +124,7 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
         )
     options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
     evaluator = Evaluator(source, method, options, read_union(run_folder, config))
-    with console.JobProgress(folder.info.folder, sum(len(samples) for samples in todo.values())) as bar:
+    with console.JobProgress(folder.info.folder, sum(len(samples) for samples in todo.values()), show_progress) as bar:
         for category, samples in todo.items():
             bar.category(f"{method.name} {dataset.name}/{category}")
             listener = Listener(starts=bar.encoding, encoded=bar.encoded)
