@@ -104,7 +104,7 @@ def _launch(launcher: str, overrides: list[str], folder: Path) -> None:
     """
     from zsad_bench import console
 
-    console.err.print(f"{launcher}: {sweep_size(overrides)} jobs, results in {folder}", style="dim")
+    console.err.print(f"{launcher}: {sweep_size(overrides)} jobs, results in {folder}", style="dim", soft_wrap=True)
     try:
         with _whole_errors():
             _start_hydra(["-m", *overrides, *launch_overrides(folder)])
@@ -113,8 +113,8 @@ def _launch(launcher: str, overrides: list[str], folder: Path) -> None:
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
         raise UserError(
-            f"launcher {launcher}: {type(error).__name__}: {reason[0]} Finished categories are kept, and the same "
-            "command computes the rest"
+            f"launcher {launcher}: {type(error).__name__}: {reason[0]} (finished categories are kept, and the same "
+            "command computes the rest)"
         ) from error
 
 

@@ -228,8 +228,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)
     ):
         group, option = match.group(1) or "config", match.group(2)
-        if extra := EXTRAS.get(option) if "hydra/launcher" in text else None:
-            return f"hydra/launcher={option}: not installed; pip install 'zsad-bench[{extra}]'"
+        if extra := EXTRAS.get(option.removeprefix("launcher/")) if group == "hydra" else None:
+            return f"cluster: the launcher {extra} is not installed; pip install 'zsad-bench[{extra}]'"
         options = list(error.options or [])
         listed = f"; choose from {', '.join(options)}"
         return f"{group}={option}: no such {group}{_near(option, options) or listed}"
@@ -238,6 +238,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{key}: no such key{_near(key, _known_keys(overrides))}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match.group(1)}: several values need a sweep: python -m zsad_bench -m {match.group(1)}"
+    if match := re.search(r"Multiple values for (\S+)\. To override", text):
+        return f"{match.group(1)}: has a value already; write {match.group(1)}=... without +"
     if match := re.search(r"Error merging override (.+)", text):
         reason = str(error.__cause__ or "").splitlines()
         return f"{match.group(1)}: {reason[0] if reason else 'wrong type'}"

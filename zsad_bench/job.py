@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import socket
 import threading
@@ -37,7 +38,7 @@ def run(config: DictConfig) -> None:
     folder = Path(config.results_dir) / config.name
     if launched:
         _enter(Path(HydraConfig.get().runtime.cwd), folder)
-    if launcher == "joblib":
+    if launcher == "joblib" and multiprocessing.current_process().name != "MainProcess":
         _end_with_parent()
     if config.fail_fast and failures(folder):
         return
@@ -51,7 +52,8 @@ def run(config: DictConfig) -> None:
         limit_threads(config.threads)
         done = run_job(config, folder, show_progress=not launched)
         if launched:
-            console.err.print(f"{done.path.name}: done in {time.perf_counter() - start:.1f} s", style="dim")
+            seconds = time.perf_counter() - start
+            console.err.print(f"{done.path.name}: done in {seconds:.1f} s", style="dim", soft_wrap=True)
     except UserError as error:
         _keep_failure(folder, str(error), exit_code=2)
         console.fail(str(error))

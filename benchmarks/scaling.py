@@ -1,0 +1,268 @@
+"""Measure the cost model of docs/scaling.md on this machine and write its tables and its plot anew.
+
+    python benchmarks/scaling.py                      measure, rewrite docs/scaling.md and docs/images/scaling.png
+    python benchmarks/scaling.py --images 5000 --categories 10   predict for a dataset of one's own, with the constants
+                                                      of the last measurement (results/bench/scaling.pickle)
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import pickle
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from scaling_measure import ENCODER, MODEL, encoder_at, measure, photo
+from scaling_model import Constants, DatasetSize, Fit, Hardware, Seconds, predict, predict_sweep, walk_flops
+
+from zsad_bench.config import compose_config
+from zsad_bench.data import Dataset
+from zsad_bench.encoder_plan import encoder_spec
+from zsad_bench.environment import facts
+from zsad_bench.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.feature_source import FeatureSource
+from zsad_bench.features import FeatureRequest
+from zsad_bench.files import write_atomic
+from zsad_bench.method import Method
+from zsad_bench.plugins import build
+from zsad_bench.store import DiskStore
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, PLOT = ROOT / "docs" / "scaling.md", ROOT / "docs" / "images" / "scaling.png"
+KEPT = ROOT / "results" / "bench"
+BEGIN, END = "<!-- {} begins: written by benchmarks/scaling.py -->", "<!-- {} ends -->"
+
+# An RTX 3090, which was not measured here. Images per second of timm's vit_base_patch16_plus_240, the same tower, at 240
+# pixels: results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv of huggingface/pytorch-image-models. Matching runs in
+# float32: 35.6 TFLOP/s is the card's peak, half of it an assumption.
+GPU_IMAGES_PER_SECOND = 1004.42
+GPU_MATCH_FLOPS = 0.5 * 35.6e12
+
+# Test images per category. Real-IAD: 151 050 images in 30 categories, taken as equal, in its 1024-pixel version.
+MVTEC = (83, 150, 132, 117, 78, 110, 124, 115, 167, 160, 117, 42, 100, 79, 151)
+VISA = (200, 160, 150, 150, 150, 200, 200, 200, 200, 201, 201, 150)
+DATASETS = (
+    DatasetSize("MVTec AD", MVTEC, 1258, 1.0, "png"),
+    DatasetSize("VisA", VISA, 1200, 1.5, "jpeg"),
+    DatasetSize("Real-IAD", (5035,) * 30, 51329, 1.05, "jpeg"),
+)
+CELLS: tuple[tuple[str, int | str], ...] = (
+    *(("clip_ad", 16), ("anoclip", 16), ("winclip", 16)),
+    *(("dual_image", 16), ("fiseclip", 16), ("musc", 16), ("musc", "all")),
+)
+GRID = tuple(
+    (method, size)
+    for method in ("clip_ad", "anoclip", "winclip", "dual_image", "fiseclip", "musc")
+    for size in ((16,) if method in ("clip_ad", "anoclip", "winclip") else (1, 4, 16))
+)
+
+
+def hardware(constants: Constants) -> tuple[Hardware, ...]:
+    """This machine, a GPU beside it, and 64 of those."""
+    plain = walk_flops(encoder_spec(MODEL, None, None), FeatureRequest())
+    encode = constants.walk(1, plain) * GPU_IMAGES_PER_SECOND
+    flops = statistics.median(1 / cost.score.constants[2] for cost in constants.methods.values() if cost.maps)
+    match = GPU_MATCH_FLOPS / flops
+    return (
+        Hardware("1 CPU"),
+        Hardware("1 GPU", encode, match, overlap=True),
+        Hardware("64 GPUs", encode, match, processes=64, overlap=True),
+    )
+
+
+def check(constants: Constants) -> tuple[Seconds, dict[str, float]]:
+    """MuSc on 48 fresh photos, predicted and measured by the same stages."""
+    count = 48
+    config = compose_config([*ENCODER, "method=musc", "dataset=folder", "dataset.root=."])
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(count):
+            path = Path(folder) / "photos" / f"{index:02}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(photo(1024, "jpeg", seed=index))
+        config.dataset.root = str(path.parent)
+        dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
+        method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+        source = FeatureSource(dataset, encoder_at(240), DiskStore(Path(folder) / "store", 10.0))
+        evaluator = Evaluator(source, method, EvaluationOptions(16))
+        (category,) = dataset.categories
+        start = time.perf_counter()
+        timing = evaluator.evaluate(category, dataset.samples(category)).result.timing
+        measured = {"total": time.perf_counter() - start}
+    measured |= {
+        key.removeprefix("seconds_"): float(value) for key, value in timing.items() if key.startswith("seconds_")
+    }
+    size = DatasetSize("check", (count,), 0, 1.05, "jpeg")
+    return predict(constants, encoder_spec(MODEL, None, None), size, "musc", 16, Hardware("here")), measured
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.95 * length:
+            return f"{seconds / length:.{0 if seconds >= 10 * length else 1}f} {unit}"
+    return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A constant with a readable prefix."""
+    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"), (1e-18, "a")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return "0"
+
+
+def constants_table(constants: Constants, machine: str) -> str:
+    """The fitted constants."""
+    rows: list[tuple[str, Fit]] = [
+        *((f"load, {kind}", found) for kind, found in constants.load.items()),
+        *(("encode, walk", constants.walk), ("encode, windows", constants.windows), ("text", constants.text)),
+        *(("read", constants.read), ("metrics", constants.metrics), ("metrics, masks", constants.masks)),
+        *((f"score and match, {name}", cost.score) for name, cost in constants.methods.items()),
+    ]
+    lines = [machine, "", "| stage | seconds | points | largest deviation |", "|---|---|---|---|"]
+    for name, found in rows:
+        terms = [
+            f"{quantity(constant, 's')} x {term}"
+            for constant, term in zip(found.constants, found.terms, strict=True)
+            if constant
+        ]
+        lines.append(f"| {name} | {' + '.join(terms)} | {len(found.seconds)} | {found.deviation:.0%} |")
+    lines.append(f"| start of a process | {constants.start:.1f} s | 1 | |")
+    rate = 1 / constants.walk.constants[1] / 1e9
+    lines += ["", f"Rates: {rate:.0f} GFLOP/s in the walk, {1 / constants.windows.constants[0] / 1e9:.0f} in windows."]
+    return "\n".join(lines)
+
+
+def check_table(predicted: Seconds, measured: dict[str, float]) -> str:
+    """Prediction against a run."""
+    lines = ["| stage | predicted | measured |", "|---|---|---|"]
+    for label, first, second in (
+        ("load", predicted.load, measured.get("load", 0.0)),
+        ("encode", predicted.encode, measured.get("encode", 0.0)),
+        ("read and write features", predicted.read, measured.get("read", 0.0)),
+        ("score and match", predicted.score + predicted.match, measured.get("score", 0.0)),
+        ("all", predicted.total - predicted.start - predicted.metrics, measured["total"]),
+    ):
+        lines.append(f"| {label} | {first:.2f} s | {second:.2f} s |")
+    return "\n".join(lines)
+
+
+def predictions(constants: Constants, datasets: tuple[DatasetSize, ...]) -> tuple[str, list[dict[str, object]]]:
+    """The table of predictions and its rows for the CSV."""
+    spec, machines = encoder_spec(MODEL, None, None), hardware(constants)
+    head = ["dataset", "method", "batch", *(machine.name for machine in machines), "1 CPU, stored"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows: list[dict[str, object]] = []
+    for dataset in datasets:
+        for method, size in CELLS:
+            found = [predict(constants, spec, dataset, method, size, machine) for machine in machines]
+            again = predict(constants, spec, dataset, method, size, machines[0], stored=True)
+            cells = [duration(seconds.total) for seconds in (*found, again)]
+            lines.append(f"| {dataset.name} | {method} | {size} | " + " | ".join(cells) + " |")
+            for machine, seconds in zip((*machines, machines[0]), (*found, again), strict=True):
+                stages = {name: round(value, 3) for name, value in vars(seconds).items() if name != "overlap"}
+                key = {"dataset": dataset.name, "method": method, "batch_size": size, "hardware": machine.name}
+                rows.append({**key, "stored": seconds is again, "total": round(seconds.total, 3), **stages})
+        whole = [predict_sweep(constants, spec, dataset, GRID, machine) for machine in machines]
+        lines.append(f"| {dataset.name} | the sweep | | " + " | ".join(map(duration, whole)) + " | |")
+    return "\n".join(lines), rows
+
+
+def draw(constants: Constants) -> None:
+    """Every fit with its points."""
+    panels: list[tuple[str, str, Fit, int, float]] = [
+        ("load (JPEG)", "megapixels", constants.load["jpeg"], 1, 1.0),
+        ("encode, walk", "GFLOP an image", constants.walk, 1, 1e9),
+        ("encode, windows", "GFLOP an image", constants.windows, 0, 1e9),
+        ("text", "prompts", constants.text, 1, 1.0),
+        ("read", "MB an image", constants.read, 1, 1e6),
+        ("metrics", "P log2 P, millions", constants.metrics, 1, 1e6),
+        ("match: MuSc", "GFLOP a batch", constants.methods["musc"].score, 2, 1e9),
+        ("score: AnoCLIP, 8 images", "patches", constants.methods["anoclip"].score, 1, 8.0),
+    ]
+    figure, axes = plt.subplots(2, 4, figsize=(13, 5.6), constrained_layout=True)
+    for axis, (title, label, found, column, unit) in zip(axes.flat, panels, strict=True):
+        points = sorted(zip(found.quantities, found.seconds, strict=True), key=lambda point: point[0][column])
+        places = [row[column] / unit for row, _ in points]
+        axis.plot(places, [found(*row) for row, _ in points], color="#9a9a9a", marker="_", zorder=1, label="model")
+        axis.scatter(places, [second for _, second in points], color="#b3261e", s=22, zorder=2, label="measured")
+        axis.set(title=title, xlabel=label, ylabel="seconds", ylim=(0, None), xlim=(0, None))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes.flat[0].legend(frameon=False)
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOT, dpi=80, metadata={"Software": None})
+    plt.close(figure)
+
+
+def put(page: str, name: str, text: str) -> str:
+    """Replace a marked block of the page."""
+    begin, end = BEGIN.format(name), END.format(name)
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    if not rest or not after:
+        raise SystemExit(f"{PAGE}: the lines '{begin}' and '{end}' are missing")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def main() -> None:
+    """Measure or predict."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, help="test images of a dataset of your own")
+    parser.add_argument("--categories", type=int, default=1, help="its categories (default 1)")
+    parser.add_argument("--megapixels", type=float, default=1.0, help="of its files (default 1)")
+    args = parser.parse_args()
+    kept = KEPT / "scaling.pickle"
+    if args.images:
+        if not kept.exists():
+            raise SystemExit("no constants yet: run python benchmarks/scaling.py first")
+        sizes = tuple(
+            args.images // args.categories + (index < args.images % args.categories)
+            for index in range(args.categories)
+        )
+        own = DatasetSize("yours", sizes, args.images // 2, args.megapixels, "jpeg")
+        print(predictions(pickle.loads(kept.read_bytes()), (own,))[0])
+        return
+
+    start, load = time.perf_counter(), os.getloadavg()[0]
+    constants = measure(print)
+    encoder = encoder_at(240)
+    predicted, measured = check(constants)
+    where = facts(encoder.device)["device"]
+    machine = (
+        f"Measured on {where}, {os.cpu_count()} cores, load {load:.1f} before the start; torch {torch.__version__}, Python "
+        f"{platform.python_version()}, encoder {MODEL} in {encoder.precision} with random weights; medians of "
+        "2 to 5 runs."
+    )
+    table, rows = predictions(constants, DATASETS)
+    blocks = {
+        "constants": constants_table(constants, machine),
+        "check": check_table(predicted, measured),
+        "predictions": table,
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in blocks.items():
+        page = put(page, name, text)
+        print(f"\n{text}")
+    write_atomic(PAGE, page)
+    draw(constants)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(pickle.dumps(constants))
+    with (KEPT / "scaling.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"\nwrote {PAGE}, {PLOT} and {KEPT / 'scaling.csv'} in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

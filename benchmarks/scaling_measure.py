@@ -1,0 +1,264 @@
+"""Measure the constants of :mod:`scaling_model` on this machine, each at three sizes or more."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scaling_model import (
+    Constants,
+    Fit,
+    MethodCost,
+    feature_bytes,
+    fit,
+    pixel_sort_work,
+    walk_flops,
+    window_flops,
+)
+
+from zsad_bench.batching import LOADER_THREADS
+from zsad_bench.config import compose_config
+from zsad_bench.encoder import Encoder
+from zsad_bench.encoder_plan import EncoderSpec, encoder_spec
+from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
+from zsad_bench.images import read_image_file
+from zsad_bench.method import Method
+from zsad_bench.metrics import pixel_metrics
+from zsad_bench.plugins import build
+from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
+from zsad_bench.prompts import TextFeatures, load_ensemble
+from zsad_bench.runner import configured_encoder
+from zsad_bench.store import DiskStore
+
+MODEL = "ViT-B-16-plus-240"
+ENCODER = ("encoder=vit_b_16_plus_240", "encoder.pretrained=null", "encoder.device=cpu")
+IMAGE_SIZES = (160, 240, 320)
+SIDES = (512, 1024, 2048)
+METHODS = ("clip_ad", "anoclip", "winclip", "dual_image", "fiseclip", "musc")
+REPEATS = 3
+
+
+def median_seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Median wall time, after a first run that does not count."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def encoder_at(image_size: int) -> Encoder:
+    """The default encoder with random weights at an input size; precision and chunk as configured."""
+    return configured_encoder(compose_config([*ENCODER, f"encoder.image_size={image_size}"]))
+
+
+def photo(side: int, kind: str, seed: int = 0) -> bytes:
+    """A file of side x side pixels with soft structures and sensor noise, so that it compresses like a photo."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(60, 200, (24, 24, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=np.int16)
+    noisy = smooth + random.normal(0, 3, smooth.shape).astype(np.int16)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "PNG" if kind == "png" else "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def measure_load(kind: str) -> Fit:
+    """Decode and resize, in the two threads that a job has for it."""
+    quantities, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(LOADER_THREADS) as pool:
+        for side in SIDES:
+            path = Path(folder) / f"{side}.{kind}"
+            path.write_bytes(photo(side, kind))
+            count = max(4, 8 * SIDES[0] // side)
+
+            def run(path: Path = path, count: int = count) -> None:
+                geometry = Geometry(240)
+                list(pool.map(lambda _: image_to_array(read_image_file(path), geometry), range(count)))
+
+            quantities.append((1.0, side**2 / 1e6))
+            seconds.append(median_seconds(run) / count)
+    return fit(("images", "megapixels"), quantities, seconds)
+
+
+def measure_masks() -> Fit:
+    """Decode and resize a mask."""
+    quantities, seconds = [], []
+    for side in SIDES:
+        pixels = np.zeros((side, side), dtype=np.uint8)
+        pixels[side // 4 : side // 3, side // 4 : side // 2] = 255
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        content = buffer.getvalue()
+
+        def run(content: bytes = content) -> None:
+            mask_to_array(np.asarray(Image.open(io.BytesIO(content))) > 0, Geometry(240))
+
+        quantities.append((1.0, side**2 / 1e6))
+        seconds.append(median_seconds(run, 5))
+    return fit(("masks", "megapixels"), quantities, seconds)
+
+
+def measure_walk() -> Fit:
+    """One image through the walk with the taps of the matching methods and the value-value stream."""
+    request = FeatureRequest(taps=(*map(Tap, (3, 6, 9, 12)), Tap(-1, Stream(("v",), embedding=True), projected=True)))
+    quantities, seconds = [], []
+    for size in IMAGE_SIZES:
+        encoder = encoder_at(size)
+        pixels = torch.randn(8, 3, size, size)
+        quantities.append((1.0, walk_flops(encoder.spec, request)))
+        seconds.append(median_seconds(lambda e=encoder, p=pixels: e.encode(p, request)) / len(pixels))  # type: ignore[misc]
+    return fit(("images", "FLOP"), quantities, seconds)
+
+
+def measure_windows() -> Fit:
+    """WinCLIP's windows of one image; the walk that goes with them is subtracted."""
+    request = FeatureRequest(windows=(2, 3))
+    quantities, seconds = [], []
+    for size in IMAGE_SIZES:
+        encoder = encoder_at(size)
+        pixels = torch.randn(1, 3, size, size)
+        both = median_seconds(lambda e=encoder, p=pixels: e.encode(p, request), 2)  # type: ignore[misc]
+        walk = median_seconds(lambda e=encoder, p=pixels: e.encode(p, FeatureRequest()), 2)  # type: ignore[misc]
+        quantities.append((window_flops(encoder.spec, request),))
+        seconds.append(max(both - walk, 1e-6))
+    return fit(("FLOP",), quantities, seconds)
+
+
+def measure_text() -> Fit:
+    """Prompts of one category."""
+    encoder = encoder_at(240)
+    normal, abnormal = load_ensemble("anoclip").write("metal nut")
+    prompts = list(dict.fromkeys(normal + abnormal))
+    quantities, seconds = [], []
+    for count in (24, 48, 96):
+        chosen = prompts[:count]
+        quantities.append((1.0, float(count)))
+        seconds.append(median_seconds(lambda c=chosen: encoder.encode_text(c), 2))  # type: ignore[misc]
+    return fit(("categories", "prompts"), quantities, seconds)
+
+
+def measure_read() -> Fit:
+    """Features of one image out of the store, checksum included; the files are in the system's cache."""
+    quantities, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        store = DiskStore(Path(folder), 10.0)
+        for tokens in (101, 226, 401):
+            keys = [f"{tokens} {index}" for index in range(16)]
+            items = {f"tap.{block}": torch.randn(16, tokens, 896).half() for block in (3, 6, 9, 12)}
+            store.put("place", keys, items)
+            quantities.append((1.0, 4.0 * tokens * 896 * 2))
+            seconds.append(median_seconds(lambda k=keys, n=list(items): store.get("place", k, n), 5) / 16)  # type: ignore[misc]
+    return fit(("images", "bytes"), quantities, seconds)
+
+
+def measure_metrics() -> Fit:
+    """All pixel metrics of one category with 60 % anomalous images and smooth maps."""
+    quantities, seconds = [], []
+    random = np.random.default_rng(0)
+    for count, side in ((20, 240), (80, 240), (160, 320)):
+        coarse = torch.from_numpy(random.random((count, 1, 15, 15), dtype=np.float32))
+        maps = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")[:, 0].numpy()
+        masks = np.zeros(maps.shape, dtype=bool)
+        for index in range(0, count * 6 // 10):
+            top, left = random.integers(0, side - side // 8, 2)
+            masks[index, top : top + side // 9, left : left + side // 12] = True
+        quantities.append((1.0, pixel_sort_work(maps.size)))
+        seconds.append(median_seconds(lambda m=masks, a=maps: pixel_metrics(m, a)))  # type: ignore[misc]
+    return fit(("categories", "P log2 P"), quantities, seconds)
+
+
+def features(spec: EncoderSpec, request: FeatureRequest, count: int) -> FeatureBatch:
+    """Random features of the right shapes."""
+    generator = torch.Generator().manual_seed(0)
+    (rows, columns), width, dimension = spec.grid, spec.width, spec.embed_dim
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(count, *shape, generator=generator)
+
+    return FeatureBatch(
+        image_ids=tuple(f"{index:04}" for index in range(count)),
+        class_tokens=draw(dimension),
+        tokens={tap: draw(1 + rows * columns, dimension if tap.projected else width) for tap in request.taps},
+        grid=spec.grid,
+        image_size=(spec.image_size, spec.image_size),
+        windows={side: draw((rows - side + 1) * (columns - side + 1), dimension) for side in request.windows},
+        views={view: draw(dimension) for view in request.views},
+    )
+
+
+def measure_method(name: str) -> MethodCost:
+    """A method's own arithmetic over input sizes and, for those that compare images, batch sizes."""
+    batch_sizes: Sequence[int] = (4, 8, 16) if name in ("musc", "fiseclip", "dual_image") else (8,)
+    cost, quantities, seconds = None, [], []
+    for size, count in product(IMAGE_SIZES, batch_sizes):
+        spec = encoder_spec(MODEL, None, size)
+        method = build(compose_config([f"method={name}"]).method, Method, "method")  # type: ignore[type-abstract]
+        method.attach(spec)
+        request = method.request()
+        ensemble = load_ensemble(method.prompts) if method.prompts else None
+        prompts = len(dict.fromkeys(sum(ensemble.write("metal nut"), []))) if ensemble else 0
+        text = TextFeatures("metal nut", torch.randn(64, spec.embed_dim), torch.randn(64, spec.embed_dim))
+        maps = len(getattr(method, "taps", ())) * len(getattr(method, "sides", ()))
+        references = getattr(method, "n_references", None)
+        cost = MethodCost(request, method.prompts, prompts, maps, references)
+        batch = features(spec, request, count)
+
+        def run(method: Method = method, text: TextFeatures | None = text, batch: FeatureBatch = batch) -> None:
+            with torch.inference_mode():
+                method.prepare(text if method.prompts else None)
+                method.predict(batch)
+
+        patches = spec.grid[0] * spec.grid[1]
+        quantities.append((float(count), float(count * patches), cost.match_flops(spec, count) if maps else 0.0))
+        seconds.append(median_seconds(run))
+    assert cost is not None
+    measured = fit(("images", "patches", "matching FLOP"), quantities, seconds)
+    return MethodCost(cost.request, cost.ensemble, cost.prompts, cost.maps, cost.references, measured)
+
+
+def measure_start() -> float:
+    """Seconds until a fresh process can begin: imports."""
+    command = [sys.executable, "-c", "import zsad_bench.runner"]
+    return median_seconds(lambda: subprocess.run(command, check=True), 2)
+
+
+def measure(say: Callable[[str], None]) -> Constants:
+    """All constants; ``say`` hears what is being measured."""
+
+    def told(what: str, run: Callable[[], Fit]) -> Fit:
+        begin = time.perf_counter()
+        found = run()
+        say(f"{what:12s} {time.perf_counter() - begin:6.1f} s, fit within {found.deviation:.0%}")
+        return found
+
+    loads = {kind: told(f"load {kind}", lambda k=kind: measure_load(k)) for kind in ("png", "jpeg")}  # type: ignore[misc]
+    masks = told("masks", measure_masks)
+    walk = told("walk", measure_walk)
+    windows = told("windows", measure_windows)
+    text = told("text", measure_text)
+    read = told("read", measure_read)
+    metrics = told("metrics", measure_metrics)
+    methods = {}
+    for name in METHODS:
+        methods[name] = measure_method(name)
+        say(f"{name:12s} fit within {methods[name].score.deviation:.0%}")
+    return Constants(loads, walk, windows, text, read, metrics, masks, measure_start(), methods)
+
+
+def stored_bytes(spec: EncoderSpec, method: str, constants: Constants) -> float:
+    """Bytes per image that a method's features take in the store."""
+    return feature_bytes(spec, constants.methods[method].request)
