@@ -35,16 +35,16 @@ from zsad_bench.plugins import build
 from zsad_bench.store import DiskStore
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, PLOT = ROOT / "docs" / "scaling.md", ROOT / "docs" / "images" / "scaling.png"
 KEPT = ROOT / "results" / "bench"
 BEGIN, END = "<!-- {} begins: written by benchmarks/scaling.py -->", "<!-- {} ends -->"
 
-# An RTX 3090, which was not measured here. Images per second of timm's vit_base_patch16_plus_240, the same tower, at 240
-# pixels: results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv of huggingface/pytorch-image-models. Matching runs in
-# float32: 35.6 TFLOP/s is the card's peak, half of it an assumption.
+# An RTX 3090, which was not measured here. Images per second of timm's vit_base_patch16_plus_240, the same tower, at
+# 240 pixels: results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv of huggingface/pytorch-image-models. Matching runs
+# in float32: 35.6 TFLOP/s is the card's peak, half of it an assumption.
 GPU_IMAGES_PER_SECOND = 1004.42
 GPU_MATCH_FLOPS = 0.5 * 35.6e12
 
@@ -239,9 +239,9 @@ def main() -> None:
     predicted, measured = check(constants)
     where = facts(encoder.device)["device"]
     machine = (
-        f"Measured on {where}, {os.cpu_count()} cores, load {load:.1f} before the start; torch {torch.__version__}, Python "
-        f"{platform.python_version()}, encoder {MODEL} in {encoder.precision} with random weights; medians of "
-        "2 to 5 runs."
+        f"Measured on {where}, {os.cpu_count()} cores, load {load:.1f} before the start; torch {torch.__version__}, "
+        f"Python {platform.python_version()}, encoder {MODEL} in {encoder.precision} with random weights; medians of 2 "
+        "to 5 runs."
     )
     table, rows = predictions(constants, DATASETS)
     blocks = {

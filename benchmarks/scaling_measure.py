@@ -210,7 +210,7 @@ def measure_method(name: str) -> MethodCost:
         method.attach(spec)
         request = method.request()
         ensemble = load_ensemble(method.prompts) if method.prompts else None
-        prompts = len(dict.fromkeys(sum(ensemble.write("metal nut"), []))) if ensemble else 0
+        prompts = len({prompt for state in ensemble.write("metal nut") for prompt in state}) if ensemble else 0
         text = TextFeatures("metal nut", torch.randn(64, spec.embed_dim), torch.randn(64, spec.embed_dim))
         maps = len(getattr(method, "taps", ())) * len(getattr(method, "sides", ()))
         references = getattr(method, "n_references", None)

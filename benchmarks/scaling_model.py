@@ -69,7 +69,7 @@ def fit(terms: Sequence[str], quantities: Sequence[Sequence[float]], seconds: Se
 
 
 def sequence_flops(tokens: int, width: int, blocks: int) -> float:
-    """FLOP of one sequence through a transformer: 12 d^2 multiplications per token and block, and 2 T^2 d of attention."""
+    """FLOP of one sequence through a transformer; a multiplication and an addition are two."""
     return blocks * (24 * tokens * width**2 + 4 * tokens**2 * width)
 
 

@@ -87,7 +87,8 @@ def test_predictions_add_up() -> None:
     assert total("all", many).encode == pytest.approx(total(8).encode * 40 / 100)  # a category cannot be cut
     assert total(8, many).metrics > total(8).metrics * 40 / 100
     assert total(8).match < total(20).match < total("all").match
-    assert total(8, stored=True).total == pytest.approx(total(8).total - total(8).load - total(8).encode - total(8).text)
+    new = total(8)
+    assert total(8, stored=True).total == pytest.approx(new.total - new.load - new.encode - new.text)
     overlapped = total(8, model.Hardware("gpu", encode=1e9, overlap=True))
     assert overlapped.total == pytest.approx(total(8).total - total(8).encode - total(8).text, rel=1e-6)
     both = model.predict_sweep(constants, spec, dataset, [("own", 8), ("own", 20)], here)
