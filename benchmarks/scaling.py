@@ -43,8 +43,8 @@ KEPT = ROOT / "results" / "bench"
 BEGIN, END = "<!-- {} begins: written by benchmarks/scaling.py -->", "<!-- {} ends -->"
 
 # An RTX 3090, which was not measured here. Images per second of timm's vit_base_patch16_plus_240, the same tower, at
-# 240 pixels: results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv of huggingface/pytorch-image-models. Matching runs
-# in float32: 35.6 TFLOP/s is the card's peak, half of it an assumption.
+# 240 pixels: results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv of huggingface/pytorch-image-models. Matching
+# runs in float32: 35.6 TFLOP/s is the peak of the card, half of it an assumption.
 GPU_IMAGES_PER_SECOND = 1004.42
 GPU_MATCH_FLOPS = 0.5 * 35.6e12
 

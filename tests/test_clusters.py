@@ -29,6 +29,7 @@ from zsad_bench.feature_source import GROUP
 from zsad_bench.threads import limit_threads
 
 TABLES = ("metrics.csv", "images.csv", "leaderboard.csv", "leaderboard.md")
+SWEPT = ("method", "batch_size", "encoder.image_size")
 ENCODER = (f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu")
 
 
@@ -65,6 +66,12 @@ def encoded(store: Path) -> Counter[tuple[str, str, str]]:
     return found
 
 
+def failed(here: Path, name: str) -> list[list[str]]:
+    """Method, batch size and image size of the jobs whose failure was kept."""
+    kept = [json.loads(path.read_text()) for path in job.failures(here / "results" / name)]
+    return sorted([text for text in each["overrides"] if text.split("=")[0] in SWEPT] for each in kept)
+
+
 def assert_equal_and_encoded_once(here: Path, name: str) -> None:
     for table in TABLES:
         assert (here / "results" / name / table).read_bytes() == (here / "results" / "basic" / table).read_bytes()
@@ -83,9 +90,8 @@ def test_joblib(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     assert main(sweep("basic", *choices)) == 2  # 50 is no multiple of the patch size: those jobs fail
     assert main(sweep("joblib", *choices, "cluster=joblib")) == 2
     assert_equal_and_encoded_once(here, "joblib")
-    lost = [sorted(path.name for path in job.failures(here / "results" / name)) for name in ("basic", "joblib")]
-    assert lost[0] == lost[1]
-    assert len(lost[0]) == 4
+    assert len(failed(here, "basic")) == 4
+    assert failed(here, "joblib") == failed(here, "basic")
     threads = max(1, joblib.cpu_count() // 2)
     devices = pd.read_csv(here / "results" / "joblib" / "timing.csv")["device"]
     assert devices.str.endswith(f"({threads} threads)").all()
@@ -147,11 +153,11 @@ def test_a_worker_does_not_outlive_its_parent() -> None:
 
 def test_the_slurm_launcher_on_this_machine(here: Path) -> None:
     need("hydra_plugins.hydra_submitit_launcher", "submitit")
-    assert main(sweep("basic", "method=winclip,musc")) == 0
-    assert main(sweep("slurm", "method=winclip,musc", "cluster=slurm_local")) == 0
+    assert main(sweep("basic", "method=musc")) == 0
+    assert main(sweep("slurm", "method=musc", "cluster=slurm_local")) == 0
     assert_equal_and_encoded_once(here, "slurm")
     logs = "".join(path.read_text() for path in (here / "results" / "slurm").glob(".submitit/*/*_log.err"))
-    assert logs.count("done in") == 2
+    assert logs.count("done in") == 1
     devices = pd.read_csv(here / "results" / "slurm" / "timing.csv")["device"]
     assert devices.str.endswith("(1 threads)").all()
 
@@ -204,7 +210,7 @@ def test_a_ray_cluster_of_two_nodes(here: Path, ray_cluster: None) -> None:
     )
     assert done.returncode == 2, done.stderr
     assert_equal_and_encoded_once(here, "ray")
-    assert len(job.failures(here / "results" / "ray")) == 4
+    assert failed(here, "ray") == failed(here, "basic")
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "done in" in line]
     assert len(lines) == 4
     assert 0 < sum("ip=127.0.0.2" in line for line in lines) < 4
