@@ -27,6 +27,7 @@ CONFIG_MODULE = "zsad_bench.conf"
 GROUPS = ("method", "dataset", "encoder", "features")
 CHOICES = {
     "on_error": ("stop", "skip"),
+    "shard_by": ("category", "image"),
     "maps": ("sheet", "all", "none"),
     "overwrite": ("missing", "always", "never", "cached"),
     "features.mode": ("disk", "memory", "off"),
@@ -45,7 +46,7 @@ MINIMUM = {
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
     *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps"),
-    *("encoder.device", "encoder.chunk_size", "fail_fast"),
+    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard", "shard_by"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
@@ -93,6 +94,8 @@ class BenchConfig:
     maps: str = "sheet"
     overwrite: str = "missing"
     fail_fast: bool = False
+    shard: str | None = None
+    shard_by: str = "category"
     results_dir: str = "results"
     name: str = MISSING
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from zsad_bench.listener import Listener
 from zsad_bench.results import percent, shown_metrics
 
 # A file or pipe has no width of its own: wide enough for every column.
@@ -64,13 +65,13 @@ class JobProgress:
         self._progress.update(self._encoding, visible=False)
         self._progress.advance(self._predicted, count)
 
-    def encoding(self, count: int) -> None:
-        """So many images of the category have to be encoded first."""
-        self._progress.reset(self._encoding, total=count, visible=True)
-
-    def encoded(self, count: int) -> None:
-        """So many more images are encoded."""
-        self._progress.advance(self._encoding, count)
+    @property
+    def listener(self) -> Listener:
+        """Shows how encoding goes on."""
+        return Listener(
+            starts=lambda count: self._progress.reset(self._encoding, total=count, visible=True),
+            encoded=lambda count: self._progress.advance(self._encoding, count),
+        )
 
 
 _WIDTHS = {"method": 10, "category": 10}

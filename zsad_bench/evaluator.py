@@ -19,14 +19,16 @@ from zsad_bench.encoder import Encoder
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
-from zsad_bench.feature_source import FeatureSource, Listener, SourceBatch
+from zsad_bench.feature_source import FeatureSource
 from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.listener import Listener
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
 from zsad_bench.preprocess import Geometry
 from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
+from zsad_bench.sharding import Predicted, Shard
 
 
 @dataclass(frozen=True)
@@ -101,26 +103,58 @@ class Evaluator:
         Raises:
             UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite.
         """
+        return self.measure(category, samples, self.predict(category, samples, None, advance, listener))
+
+    def predict(
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        shard: Shard | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+        listener: Listener | None = None,
+    ) -> Predicted:
+        """Predictions of all batches of a category, or of those of a shard; see :meth:`evaluate`."""
         watch = _Stopwatch()
         with watch.time("text"):
             self.method.prepare(self._text(category))
         if self.method.k_shot:
             with watch.time("encode"):
                 self.method.take_references(self._references(category))
-        done: list[Sample] = []
-        unreadable: list[UserError] = []
+        batches = self._compose(category, samples)
+        mine = range(len(batches)) if shard is None else shard.batches(len(batches))
+        # Batches before the first one of a shard are predicted only for what the method remembers of them.
+        start = max(0, mine.start - self._lookback(shard))
+        chosen = batches[start : mine.stop] if mine else []
+        done: list[str] = []
+        unreadable: list[str] = []
         predictions: list[Prediction] = []
-        for batch in self._batches(category, samples, replace(listener or Listener(), time=watch.time)):
-            unreadable += batch.unreadable
+        timed = replace(listener or Listener(), time=watch.time)
+        found = self.source.batches(category, chosen, self.request, self.wanted, timed, samples)
+        for number, batch in enumerate(found, start=start):
+            prediction = None
             if batch.features is not None:
-                done += batch.samples
                 with watch.time("score"):
-                    predictions.append(self.method.predict(batch.features))
+                    prediction = self.method.predict(batch.features)
+            if number not in mine:
+                continue
+            unreadable += map(str, batch.unreadable)
+            if prediction is not None:
+                done += [sample.image_id for sample in batch.samples]
+                predictions.append(prediction)
             advance(len(batch.samples) + len(batch.unreadable))
-        if not done:
-            raise UserError(f"{self.dataset.name}/{category}: no image could be read; the first: {unreadable[0]}")
+        return Predicted(tuple(done), tuple(predictions), tuple(unreadable), watch.seconds)
+
+    def measure(self, category: str, samples: Sequence[Sample], predicted: Predicted) -> CategoryOutput:
+        """Metrics of the predictions of a whole category; see :meth:`evaluate`."""
+        if not predicted.image_ids:
+            raise UserError(
+                f"{self.dataset.name}/{category}: no image could be read; the first: {predicted.unreadable[0]}"
+            )
+        by_id = {sample.image_id: sample for sample in samples}
+        done = [by_id[name] for name in predicted.image_ids]
+        watch = _Stopwatch(dict(predicted.seconds))
         with watch.time("score"):
-            scores, maps = self._finish(category, predictions)
+            scores, maps = self._finish(category, predicted.predictions)
         with watch.time("metrics"):
             metrics, notes = self._measure(done, scores, maps)
         images = [
@@ -131,14 +165,24 @@ class Evaluator:
             category=category,
             n_images=len(done),
             n_anomalous=sum(sample.label == 1 for sample in done),
-            n_skipped=len(unreadable),
+            n_skipped=len(predicted.unreadable),
             metrics=metrics,
-            notes="; ".join([f"left out: {error}" for error in unreadable] + notes),
+            notes="; ".join([f"left out: {error}" for error in predicted.unreadable] + notes),
             fingerprint=fingerprint(samples),
             images=tuple(sorted(images, key=lambda image: image.image_id)),
             timing=self._timing(watch, len(done)),
         )
         return CategoryOutput(result, done, maps)
+
+    def _lookback(self, shard: Shard | None) -> int:
+        if shard is None:
+            return 0
+        if self.method.lookback is None:
+            raise UserError(
+                f"shard={shard.index}/{shard.count}: with these settings, predictions of {self.method.name} depend on "
+                "all batches before them; use shard_by=category"
+            )
+        return self.method.lookback
 
     def _text(self, category: str) -> TextFeatures | None:
         if self.ensemble is None:
@@ -152,12 +196,13 @@ class Evaluator:
         chosen = choose_references(self.dataset, category, self.method.k_shot, seed)
         return self.source.references(category, chosen, self.request)
 
-    def _batches(self, category: str, samples: Sequence[Sample], listener: Listener) -> Iterator[SourceBatch]:
+    def _compose(self, category: str, samples: Sequence[Sample]) -> list[list[Sample]]:
         seed = named_seed(self.options.seed, self.dataset.name, category)
-        batches = compose_batches(samples, self.options.batch_size, seed)
-        return self.source.batches(category, batches, self.request, self.wanted, listener)
+        return compose_batches(samples, self.options.batch_size, seed)
 
-    def _finish(self, category: str, predictions: list[Prediction]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _finish(
+        self, category: str, predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         final = self.method.finalize(predictions)
         scores = torch.cat([prediction.scores for prediction in final]).float().cpu().numpy()
         maps = torch.cat([prediction.maps for prediction in final]).float().cpu().numpy()

@@ -102,6 +102,10 @@ class JobFolder:
     def _category_file(self, category: str) -> Path:
         return self.path / "categories" / f"{category.replace('/', '_')}.json"
 
+    def part_folder(self, category: str) -> Path:
+        """Where the shards of a category leave their predictions."""
+        return self.path / "parts" / category.replace("/", "_")
+
     def save(self, result: CategoryResult) -> None:
         """Keep a finished category."""
         content = {**asdict(result), "metrics": _finite_or_none(result.metrics)}

@@ -17,10 +17,11 @@ from zsad_bench.encoder import LazyEncoder, shared_encoder
 from zsad_bench.encoder_plan import weights_label
 from zsad_bench.evaluation import fingerprint
 from zsad_bench.evaluator import EvaluationOptions, Evaluator
-from zsad_bench.feature_source import FeatureSource, Listener
+from zsad_bench.feature_source import FeatureSource
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
+from zsad_bench.sharding import Parts, Predicted, Shard
 from zsad_bench.sheets import write_maps
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.union import read_union
@@ -119,22 +120,53 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
         )
     options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
     evaluator = Evaluator(source, method, options, read_union(run_folder, config))
+    shard = None if config.shard is None else Shard.parse(config.shard)
+    if shard is not None and config.shard_by == "category":
+        mine = shard.categories(dataset.categories)
+        todo, shard = {category: todo[category] for category in mine if category in todo}, None
     with console.JobProgress(folder.info.folder, sum(len(samples) for samples in todo.values())) as bar:
         for category, samples in todo.items():
             bar.category(f"{method.name} {dataset.name}/{category}")
-            listener = Listener(starts=bar.encoding, encoded=bar.encoded)
-            output = evaluator.evaluate(category, samples, bar.predicted, listener)
-            write_maps(
-                folder.path / "maps",
-                category,
-                dataset,
-                output.samples,
-                output.maps,
-                config.maps,
-                source.encoder.geometry,
-            )
-            folder.save(output.result)
+            if shard is None:
+                predicted = evaluator.predict(category, samples, None, bar.predicted, bar.listener)
+                _finish(config, evaluator, folder, category, samples, predicted)
+            else:
+                _shard(config, evaluator, folder, category, samples, shard, bar)
     return folder
+
+
+def _finish(
+    config: DictConfig,
+    evaluator: Evaluator,
+    folder: JobFolder,
+    category: str,
+    samples: list[Sample],
+    predicted: Predicted,
+) -> None:
+    """Measure a category and keep the result."""
+    output = evaluator.measure(category, samples, predicted)
+    dataset, geometry = evaluator.dataset, evaluator.encoder.geometry
+    write_maps(folder.path / "maps", category, dataset, output.samples, output.maps, config.maps, geometry)
+    folder.save(output.result)
+
+
+def _shard(
+    config: DictConfig,
+    evaluator: Evaluator,
+    folder: JobFolder,
+    category: str,
+    samples: list[Sample],
+    shard: Shard,
+    bar: console.JobProgress,
+) -> None:
+    """Predict a shard's batches of a category; finish the category if all other shards are there."""
+    parts = Parts(folder.part_folder(category), shard.count, fingerprint(samples))
+    if config.overwrite == "always" or parts.load(shard) is None:
+        parts.save(shard, evaluator.predict(category, samples, shard, bar.predicted, bar.listener))
+    with parts.alone():
+        if (whole := parts.load_all()) is not None:
+            _finish(config, evaluator, folder, category, samples, whole)
+            parts.clear()
 
 
 def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:
