@@ -161,6 +161,29 @@ def test_bad_taps_are_refused(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -
         tiny_encoder.encode(pixels, FeatureRequest(windows=(7,)))
     with pytest.raises(ValueError, match="1-based"):
         Tap(0)
+    with pytest.raises(ValueError, match="without the projection"):
+        Tap(1, projected=True, normed=True)
+
+
+def test_normed_tap_is_ln_post_alone(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    raw, normed, projected = Tap(2), Tap(2, normed=True), Tap(2, projected=True)
+    tokens = tiny_encoder.encode(pixels, FeatureRequest((raw, normed, projected))).tokens
+    visual = tiny_encoder.model.visual
+    with torch.inference_mode():
+        torch.testing.assert_close(tokens[normed], visual.ln_post(tokens[raw]))
+        torch.testing.assert_close(tokens[projected], tokens[normed] @ visual.proj)
+
+
+@torch.inference_mode()
+def test_open_clips_own_embeddings(golden_clipad: Path) -> None:
+    """Class tokens and text embeddings that open_clip 3.3.0 itself computed."""
+    encoder = load_encoder(str(golden_clipad / "tiny_clip.json"), str(golden_clipad / "tiny_clip.safetensors"))
+    check = np.load(golden_clipad / "openclip330_check.npz")
+    images = torch.from_numpy(np.load(golden_clipad / "inputs.npz")["images"])
+    np.testing.assert_allclose(encoder.encode(images, FeatureRequest()).class_tokens, check["image_features"], atol=1e-4)
+    prompts = ["a photo of a flawless bottle.", "a photo of a damaged bottle."]
+    np.testing.assert_array_equal(encoder.tokenizer(prompts), check["text_tokens"])
+    np.testing.assert_allclose(encoder.encode_text(prompts), check["text_features"], atol=1e-4)
 
 
 def test_towers_without_class_token_are_refused() -> None:

@@ -46,6 +46,12 @@ def project(visual: VisionTransformer, tokens: Tensor) -> Tensor:
     return tokens if visual.proj is None else tokens @ visual.proj
 
 
+def _finish(visual: VisionTransformer, tokens: Tensor, tap: Tap) -> Tensor:
+    if tap.projected:
+        return project(visual, tokens)
+    return visual.ln_post(tokens) if tap.normed else tokens
+
+
 def _heads(block: ResidualAttentionBlock, normed: Tensor) -> dict[str, Tensor]:
     """Queries, keys and values (B, heads, tokens, d_head) that a block computes from its normalised input."""
     attention = block.attn
@@ -91,11 +97,10 @@ def dense_forward(
     sums: dict[Stream, Tensor] = {}
     taken: dict[Tap, Tensor] = {}
 
-    def take(tap_tokens: Tensor, block: int, stream: Stream | None = None, after_attention: bool = False) -> None:
-        for projected in (False, True):
-            tap = Tap(block, stream, projected, after_attention)
-            if tap in wanted:
-                taken[tap] = project(visual, tap_tokens) if projected else tap_tokens
+    def take(tokens: Tensor, block: int, stream: Stream | None = None, after_attention: bool = False) -> None:
+        for tap in wanted:
+            if (tap.block, tap.stream, tap.after_attention) == (block, stream, after_attention):
+                taken[tap] = _finish(visual, tokens, tap)
 
     for number, block in enumerate(visual.transformer.resblocks, start=1):
         heads = _heads(block, block.ln_1(hidden))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -46,25 +46,29 @@ class Tap:
         stream: a surgery stream, or None for the ordinary residual stream.
         projected: apply ``ln_post`` and the visual projection, as CLIP does to its class token.
         after_attention: take the ordinary stream between the block's attention and its feed-forward network.
+        normed: apply ``ln_post`` alone, without the projection.
     """
 
     block: int
     stream: Stream | None = None
     projected: bool = False
     after_attention: bool = False
+    normed: bool = False
 
     def __post_init__(self) -> None:
         if self.block < 1 and self.block != -1:
             raise ValueError(f"Tap.block is 1-based (or -1 for the last block), got {self.block}")
         if self.after_attention and self.stream is not None:
             raise ValueError("Tap.after_attention exists for the ordinary stream only")
+        if self.normed and self.projected:
+            raise ValueError("Tap.projected includes ln_post; Tap.normed is ln_post without the projection")
 
     def resolve(self, n_blocks: int) -> Tap:
         """The same tap with a positive block number; raises ValueError if the tower has fewer blocks."""
         block = n_blocks if self.block == -1 else self.block
         if block > n_blocks:
             raise ValueError(f"tap after block {block}, but the image tower has {n_blocks} blocks")
-        return Tap(block, self.stream, self.projected, self.after_attention)
+        return replace(self, block=block)
 
 
 @dataclass(frozen=True)
