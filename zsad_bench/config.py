@@ -340,4 +340,4 @@ def _files_by_content(values: dict[str, object]) -> dict[str, object]:
 
 # Raised when a change of the code changes numbers, so that results of older versions are computed again.
 RESULT_FORMAT = 1
-_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected"}
+_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected", "about"}
