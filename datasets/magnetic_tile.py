@@ -1,6 +1,7 @@
 """Magnetic tile defects as published: ``MT_<Defect>/Imgs/<name>.jpg`` with ``<name>.png`` beside it.
 
-``MT_Free`` is normal. A few masks of ``MT_Uneven`` mark no pixel; the images count as anomalous all the same, as in the release.
+``MT_Free`` is normal. A few masks of ``MT_Uneven`` mark no pixel; the images count as anomalous all the same, as in the
+release.
 """
 
 from __future__ import annotations

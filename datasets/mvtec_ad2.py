@@ -1,9 +1,9 @@
 """MVTec AD 2: a public test set with its ground truth inside, and two private ones without labels.
 
-Normal images lie in ``<category>/{train,validation}/good``. The public test set is ``<category>/test_public/{good,bad}``
-with ``<category>/test_public/ground_truth/bad/<stem>_mask.png``; the private ones are ``<category>/test_private/<image>``
-and ``<category>/test_private_mixed/<image>``. Protocols: ``public`` (labels and masks are known), ``private`` and
-``private_mixed`` (scores and maps only; the publisher's server has the labels).
+Normal images lie in ``<category>/train/good`` and ``validation/good``, the public test images in
+``<category>/test_public/{good,bad}``, their masks in ``test_public/ground_truth/bad/<stem>_mask.png``. The private test
+sets ``<category>/test_private`` and ``test_private_mixed`` are flat folders of images. Protocols: ``public`` (labels
+and masks are known), ``private`` and ``private_mixed`` (scores and maps only; the publisher's server has the labels).
 """
 
 from __future__ import annotations

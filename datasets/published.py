@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 
-from zsad_bench.data import Dataset, Index
+from zsad_bench.data import Dataset, Index, innermost
 from zsad_bench.errors import UserError
 
 from .layout import list_folder
@@ -40,6 +40,11 @@ class Published(Dataset):
     def recognises(self, root: Path) -> bool:
         """True for the published layout and for copies of it."""
         return self.is_original(root) or _kind_of_copy(root) is not None
+
+    def _beginning(self) -> Path:
+        # The published layout first: a folder that holds it, such as <folder>/train, may look like a copy itself.
+        place = innermost(self.root, self.is_original)
+        return place if self.is_original(place) else super()._beginning()
 
     def _index(self) -> Index:
         if self.is_original(self.root):

@@ -88,9 +88,11 @@ def test_every_experiment_composes_and_its_method_exists(experiment: str) -> Non
     assert config.name == experiment.replace("_", "-")
 
 
-@pytest.mark.parametrize("dataset", options("dataset"))
-@pytest.mark.parametrize("encoder", options("encoder"))
-def test_every_dataset_composes_with_every_encoder(dataset: str, encoder: str) -> None:
+@pytest.mark.parametrize(
+    ("dataset", "encoder"),
+    [(dataset, "demo") for dataset in options("dataset")] + [("mvtec", encoder) for encoder in options("encoder")],
+)
+def test_every_dataset_and_every_encoder_composes(dataset: str, encoder: str) -> None:
     config = compose_config([f"dataset={dataset}", f"encoder={encoder}", "dataset.root=photos"])
     assert config.encoder.resize == "squash"
     assert OmegaConf.missing_keys(config) == set()

@@ -14,6 +14,7 @@ from rich.console import Console
 from test_data_miniatures import Miniature, random_region, write_image, write_mask, write_mask_palette
 from test_datasets import mvtec_ad, visa
 
+from zsad_bench.catalogue import cards
 from zsad_bench.data_check import check, inspect
 from zsad_bench.datasets.folder import Folder
 from zsad_bench.datasets.mvtec import MVTec
@@ -21,7 +22,7 @@ from zsad_bench.datasets.visa import VisA
 from zsad_bench.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset"
-OURS = ("mvtec", "visa", "visa_converted", "folder", "meta_json")
+PUBLISHED = sorted(set(cards()) - {"demo", "auto", "elpv"})
 
 
 def run(dataset):
@@ -136,7 +137,7 @@ def test_a_missing_root_is_a_user_error(tmp_path):
 # --- configurations
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_every_key_of_a_configuration_is_a_parameter(tmp_path, name, monkeypatch):
     from hydra.utils import instantiate
 

@@ -148,10 +148,14 @@ class Dataset(ABC):
         ``root`` moves there.
         """
         self._require_root()
-        self.root = innermost(self.root, self.recognises)
+        self.root = self._beginning()
         index = self._index()
         index.problems.extend(repeated_images(index))
         return index
+
+    def _beginning(self) -> Path:
+        """The folder at or below ``self.root`` where the layout begins, ``self.root`` where none is recognised."""
+        return innermost(self.root, self.recognises)
 
     @cached_property
     def protocol(self) -> str:
