@@ -98,6 +98,11 @@ class Ksdd(Published):
         rows = strip_rows(image.height, self._n_strips, self._strip[sample.image_id])
         return image.crop((0, rows.start, image.width, rows.stop))
 
+    def content_key(self, sample: Sample) -> str:
+        """Hash of the file, and which strip of it."""
+        key = super().content_key(sample)
+        return key if self._n_strips == 1 else f"{key}|strip {self._strip[sample.image_id]} of {self._n_strips}"
+
     def _image_size(self, sample: Sample) -> tuple[int, int]:
         if self._n_strips == 1:
             return super()._image_size(sample)

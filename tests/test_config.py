@@ -130,6 +130,8 @@ def test_identity_ignores_places_and_follows_numbers() -> None:
         ["encoder.chunk_size=1"],
         ["maps=none"],
         ["results_dir=x"],
+        ["dataset.title=other"],
+        ["dataset.about.used_by=other"],
     ]
     other = [
         ["seed=1"],
@@ -138,6 +140,8 @@ def test_identity_ignores_places_and_follows_numbers() -> None:
         ["encoder=vit_b_16"],
         ["limit=3"],
         ["dataset.mask_threshold=9"],
+        ["dataset.fast_jpeg=true"],
+        ["dataset.protocol=mine"],
     ]
     reference = identity(compose_config(base), ("bottle",))
     assert all(identity(compose_config(base + more), ("bottle",)) == reference for more in same)

@@ -264,7 +264,7 @@ class Dataset(ABC):
         UnreadableImage if there is no such file.
         """
         try:
-            return file_sha256(sample.path)
+            return file_sha256(sample.path) + ("|fast jpeg" if self.fast_jpeg else "")
         except OSError as error:
             reason = f"cannot be read ({error.strerror})"
             raise UnreadableImage(f"{sample.path}: {reason}; restore it or remove it") from None
