@@ -77,8 +77,8 @@ def auto(
         changes |= {"class_names": dict(class_names or {}), "textures": list(textures), "expected": {}}
         changes |= {"title": str(changes["name"]), "page": "", "citation": "", "licence": "", "about": {}}
     changes |= {k: v for k, v in {"protocol": protocol, "mask_threshold": mask_threshold}.items() if v is not None}
-    what = card.title if is_known else f"a folder of the same layout as dataset={key}"
-    message = f"{folder}: taken for {what} ({card.about.layout}); dataset={key} chooses it without looking"
+    what = card.title if is_known else "a folder of this layout"
+    message = f"{folder}: taken for {what} ({card.about.layout}), as with dataset={key}"
     Console(stderr=True, highlight=False).print(Text(message), soft_wrap=True)
     return dataset_at(key, folder, **changes)
 

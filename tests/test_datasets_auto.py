@@ -70,7 +70,7 @@ LAYOUTS = {
 def test_published_layouts(tmp_path, capsys, key, deeper):
     LAYOUTS[key](tmp_path / deeper)
     found, named = dataset_at("auto", tmp_path), dataset_at(key, tmp_path)
-    assert f"dataset={key} " in capsys.readouterr().err
+    assert f"as with dataset={key}\n" in capsys.readouterr().err
     assert (type(found), found.name, found.title) == (type(named), named.name, named.title)
     assert found.index == named.index
     assert found.protocol == named.protocol
@@ -83,7 +83,7 @@ def test_other_categories_in_mvtec_style_get_the_name_of_the_folder(tmp_path, ca
     data = dataset_at("auto", tmp_path / "my parts")
     assert_loaded(data, mini)
     assert (data.name, data.expected, data.page) == ("my parts", {}, "")
-    assert "a folder of the same layout as dataset=mvtec" in capsys.readouterr().err
+    assert "taken for a folder of this layout" in capsys.readouterr().err
 
 
 def test_a_single_category_of_a_benchmark_does_not_pass_for_it(tmp_path):

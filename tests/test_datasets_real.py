@@ -88,11 +88,11 @@ def test_a_single_category_of_a_root_is_a_folder_dataset():
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_auto_takes_the_real_photos_for_mvtec_style(name, capsys):
+def test_auto_finds_the_meta_json_of_the_real_photos(name, capsys):
     data = load(auto, name)
-    assert data.index == load(MVTec, name).index
+    assert data.listed(COUNTS[name][0]) == load(MVTec, name).listed(COUNTS[name][0])
     assert data.name == name
-    assert "the same layout as dataset=mvtec" in capsys.readouterr().err
+    assert "as with dataset=meta_json" in capsys.readouterr().err
 
 
 def test_crackforest_has_no_normal_image_and_says_so():
