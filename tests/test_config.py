@@ -88,9 +88,11 @@ def test_every_experiment_composes_and_its_method_exists(experiment: str) -> Non
     assert config.name == experiment.replace("_", "-")
 
 
-@pytest.mark.parametrize("dataset", options("dataset"))
-@pytest.mark.parametrize("encoder", options("encoder"))
-def test_every_dataset_composes_with_every_encoder(dataset: str, encoder: str) -> None:
+@pytest.mark.parametrize(
+    ("dataset", "encoder"),
+    [(dataset, "demo") for dataset in options("dataset")] + [("mvtec", encoder) for encoder in options("encoder")],
+)
+def test_every_dataset_and_every_encoder_composes(dataset: str, encoder: str) -> None:
     config = compose_config([f"dataset={dataset}", f"encoder={encoder}", "dataset.root=photos"])
     assert config.encoder.resize == "squash"
     assert OmegaConf.missing_keys(config) == set()
@@ -128,6 +130,8 @@ def test_identity_ignores_places_and_follows_numbers() -> None:
         ["encoder.chunk_size=1"],
         ["maps=none"],
         ["results_dir=x"],
+        ["dataset.title=other"],
+        ["dataset.about.used_by=other"],
     ]
     other = [
         ["seed=1"],
@@ -136,6 +140,8 @@ def test_identity_ignores_places_and_follows_numbers() -> None:
         ["encoder=vit_b_16"],
         ["limit=3"],
         ["dataset.mask_threshold=9"],
+        ["dataset.fast_jpeg=true"],
+        ["dataset.protocol=mine"],
     ]
     reference = identity(compose_config(base), ("bottle",))
     assert all(identity(compose_config(base + more), ("bottle",)) == reference for more in same)

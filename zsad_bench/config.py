@@ -315,7 +315,12 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
     """
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    dataset = {key: value for key, value in plain["dataset"].items() if key not in _DESCRIPTION}
+    # An option that is off changes nothing, so it does not part results from those of a time before it existed.
+    dataset = {
+        key: value
+        for key, value in plain["dataset"].items()
+        if key not in _DESCRIPTION and (key, value) != ("fast_jpeg", False)
+    }
     encoder = {key: value for key, value in plain["encoder"].items() if key not in ("device", "chunk_size", "sha256")}
     if weights_sha256 is not None:
         encoder["pretrained"] = weights_sha256
@@ -343,4 +348,4 @@ def _files_by_content(values: dict[str, object]) -> dict[str, object]:
 
 # Raised when a change of the code changes numbers, so that results of older versions are computed again.
 RESULT_FORMAT = 1
-_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected"}
+_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected", "about"}

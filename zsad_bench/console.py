@@ -131,7 +131,10 @@ def show_leaderboard(board: pd.DataFrame, path: Path) -> None:
         _table(
             "leaderboard",
             board,
-            ["rank", "method", "variant", "setting", "dataset", "encoder", "batch_size", "seed", "categories"],
+            [
+                *("rank", "method", "variant", "setting", "dataset", "protocol"),
+                *("encoder", "batch_size", "seed", "categories"),
+            ],
         )
     )
     out.print(Text(f"leaderboard: {path}"), soft_wrap=True)

@@ -238,8 +238,10 @@ class _Category:
         self.store.put(place, keys, {name: part.to(storage) for name, part in items.items()})
 
     def _start_reading(self, group: Sequence[Sample], pool: ThreadPoolExecutor) -> None:
+        geometry = self.source.encoder.geometry
+
         def read(sample: Sample) -> NDArray[np.uint8]:
-            return image_to_array(self.source.dataset.read_image(sample), self.source.encoder.geometry)
+            return image_to_array(self.source.dataset.read_image(sample, geometry.size), geometry)
 
         for sample in group:
             if sample.image_id not in self._loading:
