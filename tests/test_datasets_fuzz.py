@@ -216,6 +216,8 @@ def account_for_every_image(data, problems, pattern) -> None:
         stem = unicodedata.normalize("NFC", path.stem).casefold()
         of_normal = {(path.parent, stem[: len(stem) - len(suffix)]) for suffix in SUFFIXES if stem.endswith(suffix)}
         mentioned = any(name.as_posix() in problem.message for problem in problems)
+        # an unreadable mask that should have told the label is the problem, and names the mask
+        mentioned |= any(stem == Path(problem.path).stem.casefold() for problem in problems)
         assert path in used or name.as_posix() in named or mentioned or of_normal & stems, (name, problems)
 
 
