@@ -2,7 +2,7 @@
 
 Layouts are tried from the most to the least particular one. A folder gets the name of a published dataset only if
 nothing else looks like it: a layout of its own, or in MVTec style exactly the published categories. Otherwise rows
-carry the folder's name, so that nobody's own photos pass for a benchmark.
+carry the folder's name (``mvtec-copy`` for a folder called mvtec), so that nobody's own photos pass for a benchmark.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def auto(
     key, is_known = _particular(folder, candidates) or _shared(folder, candidates) or ("folder", False)
     card = cards()[key]
     changes: dict[str, object] = {"categories": categories, "fast_jpeg": fast_jpeg}
-    changes["name"] = name or (card.name if is_known else folder.resolve().name or "images")
+    changes["name"] = name or (card.name if is_known else _own_name(folder))
     if is_known:
         changes["class_names"] = {**card.class_names, **(class_names or {})}
         changes["textures"] = sorted({*card.textures, *textures})
@@ -81,6 +81,12 @@ def auto(
     message = f"{folder}: taken for {what} ({card.about.layout}), as with dataset={key}"
     Console(stderr=True, highlight=False).print(Text(message), soft_wrap=True)
     return dataset_at(key, folder, **changes)
+
+
+def _own_name(folder: Path) -> str:
+    """The folder's name, made different from the names of published datasets."""
+    name = folder.resolve().name or "images"
+    return f"{name}-copy" if name in {card.name for card in cards().values()} else name
 
 
 def _particular(root: Path, candidates: Mapping[str, Dataset]) -> tuple[str, bool] | None:

@@ -98,6 +98,10 @@ class Ksdd(Published):
         rows = strip_rows(image.height, self._n_strips, self._strip[sample.image_id])
         return image.crop((0, rows.start, image.width, rows.stop))
 
+    def stored_image(self, sample: Sample) -> Path | None:
+        """The file; None for a strip of it."""
+        return sample.path if self._n_strips == 1 else None
+
     def content_key(self, sample: Sample) -> str:
         """Hash of the file, and which strip of it."""
         key = super().content_key(sample)

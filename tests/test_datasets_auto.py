@@ -107,7 +107,7 @@ def test_meta_json_comes_first(tmp_path):
         '{"test": {"nut": [{"img_path": "grid/test/good/000.png", "mask_path": "", "anomaly": 0}]}}'
     )
     data = dataset_at("auto", tmp_path / "mvtec")
-    assert (data.categories, data.name) == (("nut",), "mvtec")
+    assert (data.categories, data.name) == (("nut",), "mvtec-copy")  # not the name of the benchmark
 
 
 def test_no_and_yes_get_the_name_of_the_folder(tmp_path):
@@ -126,8 +126,10 @@ def test_images_and_masks_and_plain_folders_are_the_users_own(tmp_path):
     mini.normal("train/good/1.jpg", "mtoc", "train")
     mini.normal("test/good/1.jpg", "mtoc")
     mini.anomalous("test/bad/1.jpg", "mtoc", "bad", "ground_truth/bad/1.png")
-    assert_loaded(dataset_at("auto", tmp_path / "mtoc"), mini)
     assert_loaded(dataset_at("mtoc", tmp_path / "mtoc"), mini)
+    data = dataset_at("auto", tmp_path / "mtoc")
+    assert_loaded(data, mini)
+    assert data.name == "mtoc-copy"
 
 
 def test_options_replace_those_of_the_dataset(tmp_path):

@@ -89,9 +89,9 @@ def test_a_single_category_of_a_root_is_a_folder_dataset():
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_auto_finds_the_meta_json_of_the_real_photos(name, capsys):
-    data = load(auto, name)
+    data = auto(root=load(MVTec, name).root)
     assert data.listed(COUNTS[name][0]) == load(MVTec, name).listed(COUNTS[name][0])
-    assert data.name == name
+    assert data.name == (name if name == "hazelnut_toy" else f"{name}-copy")  # not the published release itself
     assert "as with dataset=meta_json" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """The command line: ``python -m zsad_bench key=value ...`` or ``zsad-bench``.
 
-``-m`` sweeps, ``data check`` looks at files.
+``-m`` sweeps, ``data`` looks at datasets.
 
 Exit codes: 0 done; 1 a bug, or problems found by ``data check``; 2 a mistake of the user; 130 interrupted.
 """
@@ -76,15 +76,9 @@ def _benchmark(given: list[str]) -> int:
 
 
 def _data(given: list[str]) -> int:
-    if given[:1] != ["check"]:
-        raise UserError("usage: zsad-bench data check dataset=<name> [dataset.root=<folder>]")
-    from zsad_bench import console
-    from zsad_bench.data import Dataset
-    from zsad_bench.data_check import check
-    from zsad_bench.plugins import build
+    from zsad_bench.data_commands import main as data_main
 
-    dataset = build(compose_config(given[1:]).dataset, Dataset, "dataset")  # type: ignore[type-abstract]
-    return check(dataset, console.out)
+    return data_main(given)
 
 
 def _start_hydra(arguments: list[str]) -> None:

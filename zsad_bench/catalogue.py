@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import cast
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench.config import CONFIG_MODULE
 from zsad_bench.data import Dataset
 from zsad_bench.errors import UserError
-from zsad_bench.plugins import build
 
 
 @dataclass(frozen=True)
@@ -101,26 +101,25 @@ def dataset_at(key: str, root: Path, **changes: object) -> Dataset:
     Raises:
         UserError: as the loader.
     """
-    config = _config(key).copy()
-    for name, value in {"root": str(root), **changes}.items():
-        config[name] = value
-    return build(config, Dataset, "dataset")  # type: ignore[type-abstract]
+    values: dict[str, object] = {**_values(key), "root": str(root), **changes}
+    dataset = get_object(str(values.pop("_target_")))(**values)
+    assert isinstance(dataset, Dataset)
+    return dataset
 
 
 @cache
-def _config(key: str) -> DictConfig:
-    """The YAML as it is; callers copy before they change anything."""
+def _values(key: str) -> dict[str, object]:
+    """The YAML without its root."""
     text = (resources.files(CONFIG_MODULE) / "dataset" / f"{key}.yaml").read_text("utf-8")
     config = cast(DictConfig, OmegaConf.create(text))
     config.pop("defaults", None)
-    return config
+    del config["root"]
+    return cast(dict[str, object], OmegaConf.to_container(config, resolve=True))
 
 
 def _card(key: str) -> Card:
-    config = _config(key).copy()
-    del config["root"]
-    values = cast(dict[str, object], OmegaConf.to_container(config, resolve=True))
-    about = cast(dict[str, object], values.get("about") or {})
+    values = _values(key)
+    about = dict(cast(dict[str, object], values.get("about") or {}))
     known = {field.name for field in fields(About)}
     if unknown := about.keys() - known:
         raise UserError(f"conf/dataset/{key}.yaml: about has no key {', '.join(sorted(unknown))}")

@@ -288,6 +288,10 @@ class Dataset(ABC):
             )
         return mask
 
+    def stored_image(self, sample: Sample) -> Path | None:
+        """The file that holds the image as :meth:`read_image` gives it; None where the image is a part of a file."""
+        return sample.path
+
     def mask_files(self, sample: Sample) -> tuple[Path, ...]:
         """The files behind a sample's mask: none, one, or several that are united."""
         return () if sample.mask_path is None else (sample.mask_path,)
