@@ -132,7 +132,7 @@ def test_prompts_are_those_of_the_golden_run(encoder: ClipEncoder, golden: dict[
     ours = encoder.tokenizer(normal).numpy()
     expected = golden["an_tokens_bottle_normal"]
     embeddings = encoder.encode_text(normal)
-    own, theirs = (sorted(range(len(rows)), key=lambda row: tuple(rows[row])) for rows in (ours, expected))  # noqa: B023
+    own, theirs = (sorted(range(len(rows)), key=lambda row: tuple(rows[row])) for rows in (ours, expected))
     np.testing.assert_array_equal(ours[own], expected[theirs])
     np.testing.assert_allclose(embeddings[own], golden["an_prompt_feats_bottle_normal"][theirs], atol=1e-4)
 

@@ -20,6 +20,7 @@ from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
 from zsad_bench.features import FeatureBatch
+from zsad_bench.labels import dataset_label
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
 from zsad_bench.preprocess import Geometry, normalise
@@ -63,13 +64,15 @@ class Evaluator:
     """A method on a dataset with an encoder, ready to evaluate one category after another.
 
     Raises:
-        UserError: on construction, when the method's settings do not fit the encoder or its prompts do not exist.
+        UserError: on construction, when the method's settings do not fit the encoder, its prompts do not exist, or it
+            refuses the dataset.
     """
 
     def __init__(self, dataset: Dataset, method: Method, encoder: ClipEncoder, options: EvaluationOptions) -> None:
         self.dataset, self.method, self.encoder, self.options = dataset, method, encoder, options
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
         method.attach(encoder.spec, options.seed)
+        method.variant_on(dataset_label(dataset), dataset.categories)
         self.request = method.request()
         if self.ensemble is not None:
             warn_unknown_states(encoder, self.ensemble)
