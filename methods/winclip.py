@@ -45,8 +45,8 @@ class WinCLIP(Method):
         image_term: whether the image score enters the map as a constant scale.
         evidence: ``anomaly`` (step 4), or ``normality``: one minus the harmonic mean of the normal probabilities.
         image_score: ``text`` (step 5), or ``map``, the maximum of the map.
-        reference_quirks: with ``evidence=normality`` the map is halved, because that code fuses the text map with itself
-            as if it were a second map.
+        reference_quirks: with ``evidence=normality`` the map is halved, because that code fuses the text map with
+            itself as if it were a second map.
     """
 
     setting: ClassVar[Setting] = "single"

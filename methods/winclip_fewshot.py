@@ -14,6 +14,7 @@ code, with the same ranking), ``harmonic`` is 1 / (1 / M + 1 / F) (caoyunkang's 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -135,7 +136,7 @@ class WinCLIPFewShot(WinCLIP):
         distances = {scale: nearest(own, self.references[scale]).squeeze(-1) for scale, own in vectors.items()}
         if self.reference_quirks and self.further_scale == "image":
             scales = list(vectors)
-            for before, scale in zip(scales, scales[1:], strict=False):
+            for before, scale in pairwise(scales):
                 distances[scale][:, :1] = nearest(vectors[scale][:, :1], self.references[before]).squeeze(-1)
         return distances
 

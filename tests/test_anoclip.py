@@ -107,7 +107,7 @@ def test_patch_and_class_tokens(golden_clipad: Path, batch: FeatureBatch) -> Non
 
 
 def test_streams_as_the_code_stores_them(golden_clipad: Path, encoder: ClipEncoder, images: torch.Tensor) -> None:
-    """Both streams in the tower's width: V_12, o_3, o_6, o_9 (the next block's attention added), h_12 and clean ones."""
+    """Both streams: V_12, o_3, o_6, o_9 (with the next block's attention), h_12, and the clean ones."""
     golden = np.load(golden_clipad / "anovl_features.npz")
     stream = PATCHES.stream
     stored = [*(Tap(block + 1, after_attention=True) for block in (3, 6, 9)), Tap(12)]

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from conftest import TINY_MODEL
+from zsad_bench.checkpoint import Checkpoint, encoder_facts
 from zsad_bench.config import compose_config
 from zsad_bench.encoder import ClipEncoder, load_encoder
 from zsad_bench.features import FeatureBatch
 from zsad_bench.method import Method, Prediction
 from zsad_bench.plugins import build
 from zsad_bench.prompts import load_ensemble
-from zsad_bench.training import Checkpoint, TrainableMethod, encoder_facts
+from zsad_bench.training import TrainableMethod
 
 NAMES = sorted(path.stem for path in (Path(__file__).resolve().parents[1] / "conf" / "method").glob("*.yaml"))
 N_IMAGES = 6

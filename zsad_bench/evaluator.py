@@ -21,6 +21,7 @@ from zsad_bench.errors import UserError
 from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
 from zsad_bench.feature_source import FeatureSource
 from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.labels import dataset_label
 from zsad_bench.listener import Listener
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
@@ -71,7 +72,8 @@ class Evaluator:
         wanted: what other methods will ask of the same images; encoded in the same pass if there is one.
 
     Raises:
-        UserError: on construction, when the method's settings do not fit the encoder or its prompts do not exist.
+        UserError: on construction, when the method's settings do not fit the encoder, its prompts do not exist, or it
+            refuses the dataset.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Evaluator:
         self.dataset, self.encoder = source.dataset, source.encoder
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
         method.attach(self.encoder.spec, options.seed)
+        method.variant_on(dataset_label(self.dataset), self.dataset.categories)
         self.request = method.request()
         if self.ensemble is not None:
             warn_unknown_states(self.encoder, self.ensemble)

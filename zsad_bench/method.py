@@ -73,6 +73,15 @@ class Method(ABC):
         self.encoder = encoder
         self.seed = seed
 
+    def variant_on(self, dataset: str, categories: Sequence[str]) -> str:
+        """The ``variant`` of rows on a dataset; override to label or refuse data that was trained on.
+
+        Args:
+            dataset: the name that rows give to it.
+            categories: those to be evaluated.
+        """
+        return self.variant
+
     def generator(self, *names: str) -> torch.Generator:
         """Random numbers for an image (or a group of images), whatever was computed before it.
 

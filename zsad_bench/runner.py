@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,13 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
 from zsad_bench.batching import limited
-from zsad_bench.config import CONFIG_MODULE, identity
+from zsad_bench.config import identity
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import LazyEncoder, shared_encoder
 from zsad_bench.encoder_plan import weights_label
 from zsad_bench.evaluation import fingerprint
 from zsad_bench.evaluator import EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
+from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
@@ -55,36 +55,23 @@ def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
     return FeatureSource(dataset, encoder, store, skip_unreadable=config.on_error == "skip", may_encode=may_encode)
 
 
-def dataset_label(dataset: Dataset) -> str:
-    """What rows call the dataset: its name, unless that is a published name and the categories are others.
-
-    Any MVTec-style folder can be read with ``dataset=mvtec``; its numbers must not pass for those of MVTec AD. They get
-    the root folder's name, or whatever ``dataset.name`` says.
-    """
-    genuine = all(dataset.has_class_name(category) for category in dataset.categories)
-    return dataset.name if genuine or dataset.name not in bundled_dataset_names() else dataset.root.resolve().name
-
-
-@lru_cache(maxsize=1)
-def bundled_dataset_names() -> frozenset[str]:
-    """Names that the YAML files in ``conf/dataset`` give."""
-    folder = resources.files(CONFIG_MODULE) / "dataset"
-    texts = [entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return frozenset(str(OmegaConf.select(OmegaConf.create(text), "name")) for text in texts)
-
-
 def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
-    """The columns that identify a job's rows; nothing of the encoder is loaded."""
+    """The columns that identify a job's rows; nothing of the encoder is loaded.
+
+    Raises:
+        UserError: the method refuses the dataset.
+    """
     protocol = [dataset.protocol]
     if config.dataset.get("categories") is not None:
         protocol.append(f"categories {'+'.join(dataset.categories)}")
     protocol += [f"{key} {config[key]}" for key in ("limit", "evaluation_size") if config[key] is not None]
     model, pretrained = config.encoder.model, config.encoder.pretrained
+    label = dataset_label(dataset)
     return JobInfo(
         method=method.name,
-        variant=method.variant,
+        variant=method.variant_on(label, dataset.categories),
         setting=method.setting,
-        dataset=dataset_label(dataset),
+        dataset=label,
         protocol=", ".join(protocol),
         encoder=Path(model).stem if model.endswith(".json") else model,
         pretrained=weights_label(pretrained),
