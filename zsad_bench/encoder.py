@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol, cast
 
 import numpy as np
@@ -19,11 +19,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from zsad_bench import dense
+from zsad_bench.chunks import Chunks
 from zsad_bench.encoder_plan import PRECISIONS, EncoderPlan, EncoderSpec, plan_encoder
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.preprocess import Geometry, image_to_array, normalise
 from zsad_bench.prompts import TextCache
+from zsad_bench.text_tower import TextTower
+from zsad_bench.text_tower import supported as text_tower_supported
 from zsad_bench.views import augmented_views
 from zsad_bench.weights import ModelConfig, Weights, load_weights
 
@@ -110,6 +113,12 @@ class ClipEncoder(Encoder):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.visual = cast(VisionTransformer, model.visual)
+        self.chunks = Chunks(plan.chunk_size)
+
+    @cached_property
+    def tower(self) -> dense.Tower:
+        """The image tower, ready to be walked; made when it is first needed."""
+        return dense.Tower(self.visual)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
@@ -120,20 +129,15 @@ class ClipEncoder(Encoder):
         if any(not 1 <= side <= min(self.spec.grid) for side in request.windows):
             raise ValueError(f"windows of {request.windows} patches do not fit the grid {self.spec.grid}")
         ids = tuple(image_ids) or tuple(str(index) for index in range(len(pixels)))
-        chunk = self.plan.chunk_size
-        chunks = zip(pixels.split(chunk), range(0, len(pixels), chunk), strict=True)
-        parts = [self._encode_chunk(chunk, request, ids[start : start + len(chunk)]) for chunk, start in chunks]
+        parts = self.chunks.run(lambda part: self._encode_chunk(pixels[part], request, ids[part]), len(pixels))
         batch = FeatureBatch.concatenate(parts)
         return replace(batch, pixels=pixels, encode=self.encode) if request.pixels else batch
 
     def _encode_chunk(self, pixels: Tensor, request: FeatureRequest, image_ids: tuple[str, ...]) -> FeatureBatch:
         images = self._to_device(pixels)
         resolved = {tap: tap.resolve(self.spec.n_blocks) for tap in request.taps}
-        class_tokens, taken = dense.dense_forward(self.visual, images, sorted(set(resolved.values()), key=repr))
-        windows = {
-            side: self._rounded(dense.window_forward(self.visual, images, self.spec.grid, side))
-            for side in request.windows
-        }
+        class_tokens, taken = dense.dense_forward(self.tower, images, sorted(set(resolved.values()), key=repr))
+        windows = dense.window_forward(self.tower, images, self.spec.grid, request.windows) if request.windows else {}
         class_tokens = self._rounded(class_tokens)
         return FeatureBatch(
             image_ids=image_ids,
@@ -141,7 +145,7 @@ class ClipEncoder(Encoder):
             tokens={tap: self._rounded(taken[target]) for tap, target in resolved.items()},
             grid=self.spec.grid,
             image_size=(self.spec.image_size, self.spec.image_size),
-            windows=windows,
+            windows={side: self._rounded(vectors) for side, vectors in windows.items()},
             views={view: class_tokens if view == 0 else self._view(pixels, view) for view in request.views},
         )
 
@@ -151,7 +155,7 @@ class ClipEncoder(Encoder):
     def _view(self, pixels: Tensor, view: int) -> Tensor:
         """Class tokens (B, D) of one augmented view of a chunk."""
         images = self._to_device(augmented_views(pixels.float(), [view])[:, 0])
-        return self._rounded(dense.dense_forward(self.visual, images)[0])
+        return self._rounded(dense.dense_forward(self.tower, images)[0])
 
     def _rounded(self, features: Tensor) -> Tensor:
         """Float32 with values that the storage type holds exactly."""
@@ -163,12 +167,18 @@ class ClipEncoder(Encoder):
             )
         return stored.float()
 
+    @cached_property
+    def _text_tower(self) -> TextTower | None:
+        return TextTower(self.model) if text_tower_supported(self.model) else None
+
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str], chunk_size: int = 64) -> Tensor:
-        """Text embeddings (n, D) float32, not normalised."""
-        tokens = self.tokenizer(list(prompts)).to(self.plan.device)
+        """Text embeddings (n, D) float32, not normalised. Text towers of other kinds encode ``chunk_size`` at a time."""
+        tokens = self.tokenizer(list(prompts))
+        if self._text_tower is not None:
+            return self._text_tower.encode(tokens).float()
         encode = cast(Callable[[Tensor], Tensor], self.model.encode_text)
-        return torch.cat([encode(chunk).float() for chunk in tokens.split(chunk_size)])
+        return torch.cat([encode(chunk).float() for chunk in tokens.to(self.plan.device).split(chunk_size)])
 
 
 class LazyEncoder(Encoder):

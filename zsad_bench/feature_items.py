@@ -23,6 +23,7 @@ def tap_name(tap: Tap) -> str:
     parts += ["projected"] if tap.projected else []
     parts += ["normed"] if tap.normed else []
     parts += ["after_attention"] if tap.after_attention else []
+    parts += ["class"] if tap.class_only else []
     return ".".join(parts)
 
 

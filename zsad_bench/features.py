@@ -47,6 +47,7 @@ class Tap:
         projected: apply ``ln_post`` and the visual projection, as CLIP does to its class token.
         after_attention: take the ordinary stream between the block's attention and its feed-forward network.
         normed: apply ``ln_post`` alone, without the projection.
+        class_only: take the class-token row alone; the encoder then skips what only patches would need.
     """
 
     block: int
@@ -54,6 +55,7 @@ class Tap:
     projected: bool = False
     after_attention: bool = False
     normed: bool = False
+    class_only: bool = False
 
     def __post_init__(self) -> None:
         if self.block < 1 and self.block != -1:
@@ -113,7 +115,8 @@ class FeatureBatch:
     Attributes:
         image_ids: one id per image, unique in the dataset.
         class_tokens: (B, D) projected class tokens, not normalised: CLIP's image embedding.
-        tokens: per tap (B, 1 + N, C), class token first; C is the embedding size if projected, else the width.
+        tokens: per tap (B, 1 + N, C), class token first, or (B, 1, C) if the tap wants it alone; C is the embedding size
+            if projected, else the width.
         grid: (h, w) patches, N = h * w, row-major.
         image_size: (H, W) pixels of the encoder's input, the size of anomaly maps.
         windows: per window side k (B, (h - k + 1) * (w - k + 1), D) projected class tokens, row-major positions.
@@ -136,7 +139,9 @@ class FeatureBatch:
         return len(self.image_ids)
 
     def patches(self, tap: Tap) -> Tensor:
-        """Patch tokens (B, N, C) of a requested tap."""
+        """Patch tokens (B, N, C) of a requested tap; raises ValueError if the tap takes the class token only."""
+        if tap.class_only:
+            raise ValueError(f"{tap} takes the class token only; request it without class_only to have patches")
         return self.tokens[tap][:, 1:]
 
     def class_token(self, tap: Tap) -> Tensor:
