@@ -241,5 +241,5 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for part in ("dataset=folder", "winclip", "batch_size", "data check"):
+    for part in ("dataset=folder", "winclip", "batch_size", "zsad-bench data"):
         assert part in done.stdout
