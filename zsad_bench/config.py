@@ -295,6 +295,13 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
+def without_seed(config: DictConfig) -> DictConfig:
+    """The config with seed 0: what jobs that differ in the seed only have in common."""
+    common = config.copy()
+    common.seed = 0
+    return common
+
+
 def _files_by_content(values: dict[str, object]) -> dict[str, object]:
     """A method's keys with files (a checkpoint, a prompt list) replaced by the hash of what is in them."""
     return {

@@ -18,7 +18,7 @@ from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
-from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
 from zsad_bench.features import FeatureBatch
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
@@ -26,6 +26,7 @@ from zsad_bench.preprocess import Geometry, normalise
 from zsad_bench.prompts import PromptEnsemble, TextCache, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
+from zsad_bench.summaries import PixelSummary, summarise
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class CategoryOutput:
-    """A category's result, and the maps (n, H, W) float32 of its samples for whoever makes pictures."""
+    """A category's result, its pixel histograms, and the maps (n, H, W) float32 of its samples for making pictures."""
 
     result: CategoryResult
     samples: list[Sample]
     maps: NDArray[np.float32]
+    summary: PixelSummary | None = None
 
 
 @dataclass
@@ -91,10 +93,12 @@ class Evaluator:
         done: list[Sample] = []
         unreadable: list[UserError] = []
         predictions: list[Prediction] = []
-        for loaded in self._batches(category, samples, watch):
+        batches: list[int] = []
+        for number, loaded in enumerate(self._batches(category, samples, watch)):
             unreadable += loaded.unreadable
             if loaded.samples:
                 done += loaded.samples
+                batches += [number] * len(loaded.samples)
                 predictions.append(self._predict(loaded, watch))
             advance(len(loaded.samples) + len(loaded.unreadable))
         if not done:
@@ -102,10 +106,10 @@ class Evaluator:
         with watch.time("score"):
             scores, maps = self._finish(category, predictions)
         with watch.time("metrics"):
-            metrics, notes = self._measure(done, scores, maps)
+            metrics, notes, summary = self._measure(done, scores, maps)
         images = [
-            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score))
-            for sample, score in zip(done, scores, strict=True)
+            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number)
+            for sample, score, number in zip(done, scores, batches, strict=True)
         ]
         result = CategoryResult(
             category=category,
@@ -118,7 +122,7 @@ class Evaluator:
             images=tuple(sorted(images, key=lambda image: image.image_id)),
             timing=self._timing(watch, len(done)),
         )
-        return CategoryOutput(result, done, maps)
+        return CategoryOutput(result, done, maps, summary)
 
     def _text(self, category: str) -> TextFeatures | None:
         if self.ensemble is None:
@@ -162,12 +166,16 @@ class Evaluator:
             )
         return scores, maps
 
-    def _measure(self, samples: list[Sample], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Evaluated:
+    def _measure(
+        self, samples: list[Sample], scores: NDArray[np.float32], maps: NDArray[np.float32]
+    ) -> tuple[dict[str, float], list[str], PixelSummary | None]:
         size = self.options.evaluation_size or self.encoder.geometry.size
         masks = read_masks(self.dataset, samples, Geometry(size, self.encoder.geometry.resize))
         image_values, image_notes = evaluate_images(samples, scores)
-        pixel_values, pixel_notes = evaluate_pixels(samples, masks, resize_maps(maps, size), self.options.sweep200)
-        return {**image_values, **pixel_values}, image_notes + pixel_notes
+        resized = resize_maps(maps, size)
+        pixel_values, pixel_notes = evaluate_pixels(samples, masks, resized, self.options.sweep200)
+        summary = summarise([sample.image_id for sample in samples], masks, resized)
+        return {**image_values, **pixel_values}, image_notes + pixel_notes, summary
 
     def _timing(self, watch: _Stopwatch, n_images: int) -> dict[str, float | str]:
         seconds = {f"seconds_{stage}": round(value, 4) for stage, value in watch.seconds.items()}

@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from zsad_bench.bootstrap import Replicates, bootstrap
 from zsad_bench.errors import UserError
 from zsad_bench.published import add_published
+from zsad_bench.summaries import PixelSummary
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 OPTIONAL_METRICS = ("pixel_aupro_sweep200",)
@@ -31,7 +34,10 @@ COUNT_COLUMNS = ("n_images", "n_anomalous", "n_skipped")
 
 @dataclass(frozen=True)
 class JobInfo:
-    """The columns that every row of a job shares, and which categories it is made of."""
+    """The columns that every row of a job shares, and which categories it is made of.
+
+    ``series`` is the hash of the config without its seed: jobs of one series differ in the seed only.
+    """
 
     method: str
     variant: str
@@ -45,6 +51,7 @@ class JobInfo:
     seed: int
     config_hash: str
     categories: tuple[str, ...]
+    series: str = ""
 
     @property
     def folder(self) -> str:
@@ -56,12 +63,13 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Score of one image; label None if unknown."""
+    """Score of one image; label None if unknown; batch counts the category's batches from 0, None if not recorded."""
 
     image_id: str
     label: int | None
     defect_type: str
     score: float
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,14 +143,32 @@ class JobFolder:
     def _category_file(self, category: str) -> Path:
         return self.path / "categories" / f"{category.replace('/', '_')}.json"
 
-    def save(self, result: CategoryResult) -> None:
-        """Keep a finished category."""
+    def save(self, result: CategoryResult, summary: PixelSummary | None = None) -> None:
+        """Keep a finished category. Its summary and replicates come first: the JSON file says that it is finished."""
+        arrays = self._category_file(result.category)
+        if summary is not None:
+            with atomic_path(arrays.with_suffix(".summary.npz")) as path:
+                summary.save(path)
+        with atomic_path(arrays.with_suffix(".replicates.npz")) as path:
+            self._bootstrap(result, summary).save(path)
         content = {**asdict(result), "metrics": _finite_or_none(result.metrics)}
         write_atomic(self._category_file(result.category), json.dumps(content, indent=1) + "\n")
+
+    def _bootstrap(self, result: CategoryResult, summary: PixelSummary | None) -> Replicates:
+        ids, labels, scores = zip(*((image.image_id, image.label, image.score) for image in result.images), strict=True)
+        return bootstrap(self.info.dataset, result.category, ids, labels, np.array(scores), summary)
 
     def load(self, category: str) -> CategoryResult | None:
         """A finished category, or None if there is none or its file is damaged."""
         return _read_category(self._category_file(category))
+
+    def summary(self, category: str) -> PixelSummary | None:
+        """Pixel histograms of a finished category, or None."""
+        return PixelSummary.load(self._category_file(category).with_suffix(".summary.npz"))
+
+    def replicates(self, category: str) -> Replicates | None:
+        """Metrics of the resamples of a finished category, or None."""
+        return Replicates.load(self._category_file(category).with_suffix(".replicates.npz"))
 
 
 def _read_category(path: Path) -> CategoryResult | None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
 from zsad_bench.batching import limited
-from zsad_bench.config import CONFIG_MODULE, identity
+from zsad_bench.config import CONFIG_MODULE, identity, without_seed
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import ClipEncoder, shared_encoder
 from zsad_bench.evaluation import fingerprint
@@ -19,7 +19,7 @@ from zsad_bench.evaluator import EvaluationOptions, Evaluator
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
-from zsad_bench.sheets import write_maps
+from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.weights import local_weights_sha256, native_image_size
 
 
@@ -67,6 +67,7 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         seed=config.seed,
         config_hash=identity(config, dataset.categories, local_weights_sha256(pretrained)),
         categories=dataset.categories,
+        series=identity(without_seed(config), dataset.categories, local_weights_sha256(pretrained)),
     )
 
 
@@ -102,7 +103,12 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
             write_maps(
                 folder.path / "maps", category, dataset, output.samples, output.maps, config.maps, encoder.geometry
             )
-            folder.save(output.result)
+            if config.maps != "none":
+                scores = {image.image_id: image.score for image in output.result.images}
+                write_worst(
+                    folder.path / "maps", category, dataset, output.samples, output.maps, scores, encoder.geometry
+                )
+            folder.save(output.result, output.summary)
     return folder
 
 
