@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import hydra
@@ -19,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zsad_bench import __version__
-from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, with_name
+from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, plain, with_name
 from zsad_bench.errors import UserError
 
 FAILURES = "failed"
@@ -62,7 +63,7 @@ def _benchmark(given: list[str]) -> int:
     try:
         _start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
-        _report(folder, flags.multirun)
+        _report(folder, flags.multirun, plain(configs[0].board))
     return _exit_code(folder)
 
 
@@ -132,12 +133,13 @@ def _exit_code(folder: Path) -> int:
     return min(codes, default=0)
 
 
-def _report(folder: Path, sweep: bool) -> None:
+def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:
     """Rebuild the tables and show them."""
     from zsad_bench import console
-    from zsad_bench.results import write_tables
+    from zsad_bench.leaderboard import BoardOptions
+    from zsad_bench.tables import write_tables
 
-    tables = write_tables(folder)
+    tables = write_tables(folder, BoardOptions.from_config(board))
     if sweep:
         console.show_leaderboard(tables.leaderboard, folder / "leaderboard.csv")
     else:

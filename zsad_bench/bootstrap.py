@@ -56,9 +56,7 @@ class Replicates:
         return Replicates(images, values) if values.shape == (RESAMPLES, len(BOOTSTRAPPED)) else None
 
 
-def resample_weights(
-    labels: Sequence[int | None], seed: int, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
+def resample_weights(labels: Sequence[int | None], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
     """(resamples, n) how often each image is drawn; every label keeps its number of images."""
     random = np.random.default_rng(seed)
     strata = np.array([-1 if label is None else label for label in labels])

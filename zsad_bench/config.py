@@ -64,6 +64,15 @@ class EncoderConfig:
 
 
 @dataclass
+class BoardConfig:
+    """Keys ``board.*``; their meaning stands at :class:`zsad_bench.leaderboard.BoardOptions`."""
+
+    metric: str = "image_auroc"
+    group: Any = "setting"
+    filter: Any = None
+
+
+@dataclass
 class BenchConfig:
     """Top-level keys; ``conf/config.yaml`` says what each means. Keys of methods and datasets stand in their YAML."""
 
@@ -78,6 +87,7 @@ class BenchConfig:
     on_error: str = "stop"
     maps: str = "sheet"
     overwrite: str = "missing"
+    board: BoardConfig = field(default_factory=BoardConfig)
     results_dir: str = "results"
     name: str = MISSING
 
@@ -161,7 +171,7 @@ def run_name(overrides: Sequence[str]) -> str:
         heads["dataset"] = f"{heads.get('dataset', '')}-{Path(root.strip(_QUOTES)).name}"
     shown = list(heads.values())
     for key, value in sorted(chosen.items()):
-        if key not in {*heads, *_NOT_IN_NAME} and not key.startswith("hydra"):
+        if key not in {*heads, *_NOT_IN_NAME} and not key.startswith(("hydra", "board.")):
             file_name = Path(value.strip(_QUOTES)).name if "/" in value and "," not in value else value
             shown.append(f"{key.split('.')[-1]}-{file_name}")
     name = "_".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in shown)
@@ -293,6 +303,13 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
         "format": RESULT_FORMAT,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def plain(node: DictConfig) -> dict[str, object]:
+    """A part of a config as plain Python values."""
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def without_seed(config: DictConfig) -> DictConfig:

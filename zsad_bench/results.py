@@ -1,7 +1,7 @@
 """Result files: one JSON per finished category, written atomically, with its histograms and replicates beside it.
 
-``<results_dir>/<name>/jobs/<job>/categories/<category>.json`` is the unit of work that is kept or done again. The tables
-in the folder are rebuilt from these files (:mod:`zsad_bench.tables`).
+``<results_dir>/<name>/jobs/<job>/categories/<category>.json`` is the unit of work that is kept or done again. The
+tables in the folder are rebuilt from these files (:mod:`zsad_bench.tables`).
 """
 
 from __future__ import annotations

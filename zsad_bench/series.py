@@ -101,8 +101,9 @@ class Series:
         """(resamples, metrics) of one category, mean over finished seeds, which see the same resamples."""
         loaded = [job.replicates(category) for job in self.finished or self.jobs if category in job.results]
         known = [part for part in loaded if part is not None]
-        same = len({part.images for part in known}) == 1
-        return np.mean([part.values for part in known], axis=0) if known and len(known) == len(loaded) and same else None
+        if not known or len(known) < len(loaded) or len({part.images for part in known}) > 1:
+            return None
+        return np.mean([part.values for part in known], axis=0)
 
     def images_hash(self, category: str) -> str:
         """Which images a category was evaluated on; empty if not recorded."""

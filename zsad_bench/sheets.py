@@ -92,7 +92,7 @@ def write_worst(
         scores: image score by image id.
     """
     tiles = [
-        (index, f"{kind} {scores[samples[index].image_id]:.3g}  {samples[index].defect_type} {samples[index].path.stem}")
+        (index, _worst_caption(kind, samples[index], scores))
         for kind, label, sign in (("false alarm", 0, -1), ("miss", 1, 1))
         for index in sorted(
             (i for i, sample in enumerate(samples) if sample.label == label),
@@ -103,6 +103,10 @@ def write_worst(
         sheet = _sheet(f"{dataset.name} / {category}: worst images", dataset, samples, maps, geometry, tiles)
         with atomic_path(folder / f"{category.replace('/', '_')}.worst.png") as path:
             sheet.save(path, format="PNG", optimize=True)
+
+
+def _worst_caption(kind: str, sample: Sample, scores: Mapping[str, float]) -> str:
+    return f"{kind} {scores[sample.image_id]:.3g}  {sample.defect_type} {sample.path.stem}"
 
 
 def _sheet(

@@ -19,6 +19,7 @@ from zsad_bench.series import Series, column
 
 LEVEL = 0.95
 ALPHA = 0.05
+_ROUNDING = 1e-5  # methods closer than this on every resample are the same: replicates are kept in float32
 
 
 def interval(estimate: float, replicates: NDArray[np.float64], n_images: int) -> tuple[float, float]:
@@ -102,8 +103,8 @@ def paired(difference: float, replicates: NDArray[np.float64]) -> tuple[float, f
     defined = replicates[~np.isnan(replicates)]
     if math.isnan(difference) or defined.size < max(2, replicates.size / 2):
         return math.nan, math.nan, math.nan
-    if np.ptp(defined) == 0 and difference == 0:
-        return 0.0, 0.0, 1.0
+    if np.abs(defined).max() < _ROUNDING and abs(difference) < _ROUNDING:
+        return difference, difference, 1.0
     deviations = defined - difference
     low, high = np.quantile(deviations, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     above, below = np.count_nonzero(deviations >= difference), np.count_nonzero(deviations <= difference)
@@ -206,9 +207,7 @@ def critical_difference(n_methods: int, n_blocks: int) -> float:
 
 def block_values(series: Sequence[Series], metric: str) -> dict[str, dict[str, float]]:
     """Metric by label and category, for :func:`rank_test`."""
-    return {
-        entry.label: {category: entry.value(category, metric) for category in entry.categories} for entry in series
-    }
+    return {entry.label: {category: entry.value(category, metric) for category in entry.categories} for entry in series}
 
 
 def verdict(comparisons: Sequence[Comparison], metric: str) -> str:
