@@ -44,7 +44,7 @@ def write_maps(
     if what in ("sheet", "all"):
         sheet = contact_sheet(f"{dataset.name} / {category}", dataset, samples, maps, geometry)
         with atomic_path(folder / f"{name}.png") as path:
-            sheet.save(path, format="PNG", optimize=True)
+            sheet.save(path, format="PNG", compress_level=6)
 
 
 def choose(samples: Sequence[Sample], maps: NDArray[np.float32]) -> list[int]:
@@ -102,7 +102,7 @@ def write_worst(
     if tiles:
         sheet = _sheet(f"{dataset.name} / {category}: worst images", dataset, samples, maps, geometry, tiles)
         with atomic_path(folder / f"{category.replace('/', '_')}.worst.png") as path:
-            sheet.save(path, format="PNG", optimize=True)
+            sheet.save(path, format="PNG", compress_level=6)
 
 
 def _worst_caption(kind: str, sample: Sample, scores: Mapping[str, float]) -> str:
