@@ -1,4 +1,4 @@
-"""Figures of results, as PNG and SVG: one function a question. The tables behind them are in :mod:`zsad_bench.analysis`.
+"""Figures of results, as PNG and SVG: one function a question. Their tables come from :mod:`zsad_bench.analysis`.
 
 Colours are Okabe and Ito's, told apart with every kind of colour blindness; line styles and markers repeat what colour
 says, so that figures survive a black and white printer.
