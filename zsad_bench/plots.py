@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
-from zsad_bench.results import atomic_path, write_atomic
+from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#000000")
 MARKERS = "osD^vP*X"
@@ -39,16 +39,6 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "zsad-bench",
     "savefig.dpi": 150,
-}
-METRIC_NAMES = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1max": "image F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1max": "pixel F1-max",
-    "pixel_aupro": "pixel AUPRO",
-    "pixel_aupro_sweep200": "pixel AUPRO (200 thresholds)",
 }
 
 
@@ -132,7 +122,12 @@ def _legend(axes: Axes, entries: int) -> None:
 
 
 def share_figure(table: pd.DataFrame) -> Figure:
-    """Ranking of images against the share of anomalous images in their batch, of :func:`analysis.by_share`."""
+    """Ranking of images against the share of anomalous images in their batch, of :func:`analysis.by_share`.
+
+    Shows the batch size at which the shares differ most.
+    """
+    spread = table.groupby("batch_size")["share_from"].nunique()
+    table = table[table["batch_size"] == spread.idxmax()]
     with style():
         made, (axes,) = figure()
         labels = [f"{low:.0%} to {high:.0%}" for low, high in _ranges(table, "share")]
@@ -199,6 +194,8 @@ def speed_figure(table: pd.DataFrame, metric: str) -> Figure:
         _annotate_sizes(axes, shown)
         if len(shown) and shown["images_per_second"].max() > 4 * shown["images_per_second"].min():
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.margins(0.12)
         axes.set_xlabel("images per second (encoder and method)")
@@ -229,7 +226,7 @@ def heat_figure(table: pd.DataFrame, title: str, unit: str = "%", scale: float =
     values = scale * table.to_numpy(float)
     rows, columns = values.shape
     with style():
-        made, (axes,) = figure(max(4.5, 2.6 + 0.75 * columns), max(2.2, 1.5 + 0.38 * rows))
+        made, (axes,) = figure(max(6.0, 2.6 + 0.75 * columns), max(3.0, 1.8 + 0.4 * rows))
         axes.grid(visible=False)
         known = values[np.isfinite(values)]
         low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)

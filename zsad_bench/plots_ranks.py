@@ -28,7 +28,7 @@ def critical_difference_figure(test: RankTest, title: str) -> Figure:
     significance = pd.DataFrame(np.where(apart, 0.0, 1.0), index=labels, columns=labels)
     palette = {label: COLOURS[position % len(COLOURS)] for position, label in enumerate(sorted(labels))}
     with style():
-        made, (axes,) = figure(8.0, 1.3 + 0.3 * math.ceil(len(labels) / 2))
+        made, (axes,) = figure(8.6, 1.9 + 0.32 * math.ceil(len(labels) / 2))
         axes.grid(visible=False)
         critical_difference_diagram(
             pd.Series(test.ranks),
@@ -40,8 +40,10 @@ def critical_difference_figure(test: RankTest, title: str) -> Figure:
         )
         p = f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001"
         axes.set_title(
-            f"{title}: mean rank over {test.n_blocks} categories, Friedman {p}, "
-            f"critical difference {test.critical_difference:.2f}",
-            pad=14,
+            f"{title}: mean rank over {test.n_blocks} categories (Friedman {p})\n"
+            f"bars join methods within the critical difference {test.critical_difference:.2f}",
+            loc="center",
+            fontsize=10.5,
+            pad=12,
         )
     return made

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
+
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from zsad_bench.plots import COLOURS, METRIC_NAMES, look
+from zsad_bench.plots import look
+from zsad_bench.results import METRIC_NAMES
 
 _SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down"}
 
@@ -17,14 +21,10 @@ def batch_size_chart(table: pd.DataFrame) -> str:
         table: of :func:`zsad_bench.analysis.by_batch_size`, one dataset.
     """
     shown = table[table["value"].notna()]
-    traces = []
-    for (metric, method), part in shown.groupby(["metric", "method"], sort=True):
-        order = part["batch_size"].map(lambda size: float("inf") if size == "all" else float(size)).argsort()
-        rows = part.iloc[order.to_numpy()]
-        traces.append(
-            _trace(rows, str(metric), str(method), rows["batch_size"].astype(str).tolist(), shown, "lines+markers")
-        )
-    return _figure(traces, "batch size")
+    sizes = sorted(
+        set(shown["batch_size"].tolist()), key=lambda size: float("inf") if size == "all" else float(str(size))
+    )
+    return _figure(shown, "batch_size", [str(size) for size in sizes], "batch size", "lines+markers", 0.06)
 
 
 def category_chart(table: pd.DataFrame) -> str:
@@ -34,33 +34,58 @@ def category_chart(table: pd.DataFrame) -> str:
         table: of :func:`zsad_bench.analysis.by_category`, one dataset.
     """
     shown = table[table["value"].notna()]
-    traces = [
-        _trace(part, str(metric), str(method), part["category"].tolist(), shown, "markers")
-        for (metric, method), part in shown.groupby(["metric", "method"], sort=True)
-    ]
-    return _figure(traces, "category")
+    return _figure(shown, "category", sorted(set(shown["category"])), "category", "markers", 0.6)
+
+
+def _figure(shown: pd.DataFrame, column: str, ticks: list[str], title: str, mode: str, width: float) -> str:
+    """All methods side by side within ``width`` of a tick."""
+    looks = look(shown["method"].unique().tolist())
+    places = {tick: place for place, tick in enumerate(ticks)}
+    traces = []
+    for (metric, method), part in shown.groupby(["metric", "method"], sort=True):
+        rows = part.assign(place=part[column].astype(str).map(places)).sort_values("place")
+        offset = width * ((list(looks).index(str(method)) + 0.5) / len(looks) - 0.5)
+        traces.append(_trace(rows, offset, str(metric), str(method), column, looks[str(method)], mode))
+    made = go.Figure(traces)
+    made.update_layout(
+        template="simple_white",
+        font={"family": "system-ui, sans-serif", "size": 14},
+        margin={"l": 60, "r": 20, "t": 20, "b": 60},
+        xaxis={"title": {"text": title}, "tickmode": "array", "tickvals": list(range(len(ticks))), "ticktext": ticks},
+        yaxis={"title": {"text": "%"}, "showgrid": True, "gridcolor": "#e3e6ea"},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        hoverlabel={"align": "left"},
+    )
+    text = made.to_json()
+    assert text is not None
+    return text
 
 
 def _trace(
-    rows: pd.DataFrame, metric: str, method: str, x: list[str], everything: pd.DataFrame, mode: str
+    rows: pd.DataFrame, offset: float, metric: str, method: str, column: str, kind: dict[str, str], mode: str
 ) -> go.Scatter:
-    kind = look(everything["method"].unique().tolist())[method]
     value, low, high = (100 * rows[name].to_numpy(float) for name in ("value", "low", "high"))
-    name = METRIC_NAMES.get(metric, metric)
-    hover = f"%{{x}}<br>{name} %{{y:.1f}} %<br>95 % interval %{{customdata[0]}} to %{{customdata[1]}}"
+    ends = [
+        [_plain(str(tick)), _shown(first), _shown(last)]
+        for tick, first, last in zip(rows[column], low, high, strict=True)
+    ]
+    hover = (
+        f"{_plain(method)}, {column.replace('_', ' ')} %{{customdata[0]}}<br>{METRIC_NAMES[metric]} %{{y:.1f}} %<br>"
+        "95 % interval %{customdata[1]} to %{customdata[2]}<extra></extra>"
+    )
     return go.Scatter(
-        x=x,
+        x=(rows["place"] + offset).tolist(),
         y=value.tolist(),
         name=_plain(method),
         meta=metric,
         mode=mode,
-        customdata=[[_shown(first), _shown(last)] for first, last in zip(low, high, strict=True)],
-        hovertemplate=f"{_plain(method)}, {hover}<extra></extra>",
+        customdata=ends,
+        hovertemplate=hover,
         error_y={
             "type": "data",
             "symmetric": False,
-            "array": [max(0.0, end) if end == end else 0.0 for end in high - value],
-            "arrayminus": [max(0.0, end) if end == end else 0.0 for end in value - low],
+            "array": np.nan_to_num(np.clip(high - value, 0, None)).tolist(),
+            "arrayminus": np.nan_to_num(np.clip(value - low, 0, None)).tolist(),
             "thickness": 1,
             "width": 4,
         },
@@ -71,26 +96,8 @@ def _trace(
 
 def _plain(text: str) -> str:
     """Plotly reads some HTML in names; data must not."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(text, quote=False)
 
 
 def _shown(value: float) -> str:
-    return "unknown" if value != value else f"{value:.1f}"
-
-
-def _figure(traces: list[go.Scatter], x: str) -> str:
-    made = go.Figure(traces)
-    made.update_layout(
-        template="simple_white",
-        colorway=list(COLOURS),
-        font={"family": "system-ui, sans-serif", "size": 14},
-        margin={"l": 60, "r": 20, "t": 20, "b": 60},
-        xaxis={"title": x, "type": "category"},
-        yaxis={"title": "%", "showgrid": True, "gridcolor": "#e3e6ea"},
-        scattermode="group",
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        hoverlabel={"align": "left"},
-    )
-    text = made.to_json()
-    assert text is not None
-    return text
+    return "unknown" if np.isnan(value) else f"{value:.1f}"

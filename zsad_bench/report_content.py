@@ -15,6 +15,7 @@ from zsad_bench import analysis, plots
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
+from zsad_bench.results import METRIC_NAMES
 from zsad_bench.runs import Runs
 from zsad_bench.series import Series, group_series, largest_batches
 from zsad_bench.statistics import RankTest, block_values, compare, rank_test, verdict
@@ -99,7 +100,7 @@ def _questions(series: list[Series], options: BoardOptions) -> list[Question]:
     entries = sorted(largest_batches(started), key=lambda entry: entry.label)
     return [
         _batch_sizes(dataset, started, metric),
-        _shares(dataset, entries),
+        _shares(dataset, started),
         _speed(dataset, started, metric),
         _comparisons(dataset, entries, metric),
         _categories(dataset, entries, metric),
@@ -204,7 +205,7 @@ def _category_heat(table: pd.DataFrame, metric: str, dataset: str) -> Figure:
     part = table[table["metric"] == metric].assign(label=lambda rows: _row_label(rows))
     return plots.heat_figure(
         part.pivot_table(index="label", columns="category", values="value", dropna=False),
-        f"{dataset}: {plots.METRIC_NAMES[metric]}",
+        f"{dataset}: {METRIC_NAMES[metric]}",
     )
 
 
@@ -272,9 +273,7 @@ def _agreement(dataset: str, series: list[Series]) -> Question:
     table = analysis.agreement(series)
     name = f"agreement_{_slug(dataset)}"
     title = f"{dataset}: rank correlation of image scores"
-    figures: dict[str, Callable[[], Figure]] = {
-        name: partial(plots.heat_figure, table, title, "Spearman's rank correlation", 1.0)
-    }
+    figures: dict[str, Callable[[], Figure]] = {name: partial(plots.heat_figure, table, title, "Spearman's rho", 1.0)}
     text = "Methods that agree find the same images suspicious; methods that do not may be worth combining."
     absent = "" if len(series) > 1 else "one method only"
     table = table.reset_index(names="method")
@@ -287,8 +286,8 @@ def _thresholds(dataset: str, series: list[Series]) -> Question:
         f"operating_points_{_slug(dataset)}",
         f"{dataset}: what a yes or no would be worth",
         "Thresholds estimated on half of the images of a category and tested on the other half: at the largest F1 "
-        "(f1max), and at 1 % and 5 % false positives (fpr01, fpr05). With few normal images a small false positive rate "
-        "cannot be estimated: normal_estimate says how many there were. These numbers play no part in ranking.",
+        "(f1max), and at 1 % and 5 % false positives (fpr01, fpr05). With few normal images a small false positive "
+        "rate cannot be estimated: normal_estimate says how many there were. These numbers play no part in ranking.",
         {},
         table,
         "" if len(table) else "a half of the images lacks one of the two classes",

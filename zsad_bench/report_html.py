@@ -19,10 +19,9 @@ from plotly.offline import get_plotlyjs
 from zsad_bench import __version__
 from zsad_bench.analysis import by_batch_size, by_category
 from zsad_bench.leaderboard_text import marks
-from zsad_bench.plots import METRIC_NAMES
 from zsad_bench.report_charts import batch_size_chart, category_chart
 from zsad_bench.report_content import Content
-from zsad_bench.results import percent, shown_metrics
+from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
 from zsad_bench.series import largest_batches
 
@@ -43,6 +42,10 @@ _FRACTIONS = (
     "image_auroc",
 )
 _SHEET_WIDTH = 900
+_LABELS = (
+    *("rank", "method", "batch_size", "setting", "fidelity", "dataset"),
+    *("protocol", "encoder", "seed", "categories"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
         metric_names=METRIC_NAMES,
         board_heads=heads,
         board_rows=rows,
+        constant={} if content.board.empty else _constant(content.board),
         filters={name: _choices(content.board, name) for name in ("dataset", "setting", "method", "batch_size")},
         groups=["dataset", "protocol", *content.options.group],
         coverage=_table(content.coverage),
@@ -124,7 +128,7 @@ def _small(path: Path) -> str:
 
 def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of the leaderboard, best and second of each group marked."""
-    board = content.board
+    board, metric = content.board, content.options.metric
     if board.empty:
         return [], []
     keys = list(dict.fromkeys(["dataset", "protocol", *content.options.group]))
@@ -133,33 +137,30 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     for _, part in board.groupby(keys, sort=False, dropna=False):
         for name in metrics:
             marked[name].loc[part.index] = marks(part, name)
-    labels = [
-        "rank",
-        "method",
-        "fidelity",
-        "setting",
-        "dataset",
-        "protocol",
-        "encoder",
-        "batch_size",
-        "seed",
-        "categories",
-    ]
+    labels = [name for name in _LABELS if name not in _constant(board)]
+    printed = bool(board[f"published_{metric}"].notna().any()) if f"published_{metric}" in board else False
     rows = []
     for index, row in zip(board.index, board.to_dict("records"), strict=True):
-        shown = {**row, "method": _method(row)}
-        cells = [_label(shown, name) for name in labels]
+        cells = [_label({**row, "method": _method(row)}, name) for name in labels]
         cells += [_metric(row, name, str(marked[name].loc[index])) for name in metrics]
         cells += [_number(row["images_per_second"], 1), _number(row["peak_memory_mb"], 0)]
-        printed = (
-            row[f"published_{content.options.metric}"] if f"published_{content.options.metric}" in row else math.nan
-        )
-        cells.append(Cell(percent(printed), _order(printed), note=str(row["published_source"])))
-        difference = row.get(f"difference_{content.options.metric}", math.nan)
-        cells.append(Cell("" if pd.isna(difference) else f"{100 * difference:+.1f}", _order(difference)))
+        if printed:
+            figure, difference = row[f"published_{metric}"], row[f"difference_{metric}"]
+            cells.append(Cell(_percent(figure), _order(figure), note=str(row["published_source"])))
+            cells.append(Cell("" if pd.isna(difference) else f"{100 * difference:+.1f}", _order(difference)))
         rows.append(cells)
     heads = [name.replace("_", " ") for name in labels] + [METRIC_NAMES[name] for name in metrics]
-    return [*heads, "images / s", "memory, MiB", "published", "ours minus published"], rows
+    return [*heads, "images / s", "memory, MiB", *(["published", "ours minus published"] if printed else [])], rows
+
+
+def _constant(board: pd.DataFrame) -> dict[str, str]:
+    """Columns that say the same in every row: named once above the table instead."""
+    names = [name for name in ("fidelity", "protocol", "encoder", "seed") if board[name].nunique(dropna=False) == 1]
+    return {name: str(board[name].iloc[0]) for name in names}
+
+
+def _percent(value: float) -> str:
+    return "" if pd.isna(value) else percent(value)
 
 
 def _method(row: Mapping[object, object]) -> str:
@@ -180,7 +181,7 @@ def _metric(row: Mapping[object, object], name: str, mark: str) -> Cell:
     value, low, high = (row.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))
     assert isinstance(value, float)
     note = "" if pd.isna(low) else f"{percent(low)} to {percent(high)}"  # type: ignore[call-overload, arg-type]
-    return Cell("" if pd.isna(value) else percent(value), _order(value), mark, note)
+    return Cell(_percent(value), _order(value), mark, note)
 
 
 def _number(value: float, digits: int) -> Cell:
@@ -220,9 +221,7 @@ def _charts(content: Content, datasets: list[str]) -> list[dict[str, object]]:
 
 def _table(table: pd.DataFrame) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of any table; fractions in percent."""
-    rows = []
-    for row in table.to_dict("records"):
-        rows.append([_cell(str(name), value) for name, value in row.items()])
+    rows = [[_cell(str(name), value) for name, value in row.items()] for row in table.to_dict("records")]
     return [str(name).replace("_", " ") for name in table.columns], rows
 
 

@@ -23,6 +23,18 @@ from zsad_bench.errors import UserError
 from zsad_bench.summaries import PixelSummary
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+METRIC_NAMES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "image_f1max": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_f1max": "pixel F1-max",
+    "pixel_aupro": "pixel AUPRO",
+    "pixel_aupro_sweep200": "pixel AUPRO (200 thresholds)",
+}
+"""How a metric is called in text."""
+
 OPTIONAL_METRICS = ("pixel_aupro_sweep200",)
 JOB_COLUMNS = (
     *("method", "variant", "setting", "dataset", "protocol", "category"),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from zsad_bench.results import METRIC_NAMES
 from zsad_bench.series import Series, column
 
 LEVEL = 0.95
@@ -212,7 +213,7 @@ def block_values(series: Sequence[Series], metric: str) -> dict[str, dict[str, f
 
 def verdict(comparisons: Sequence[Comparison], metric: str) -> str:
     """Plain sentences: which pairs can be told apart and which cannot."""
-    name = metric.replace("_", " ")
+    name = METRIC_NAMES[metric]
     if not comparisons:
         return f"No two methods were evaluated on the same images, so {name} cannot be compared."
     apart = [pair for pair in comparisons if pair.distinguishable]
