@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zsad_bench import __version__
-from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, plain, with_name
+from zsad_bench.config import CONFIG_MODULE, compose_config, expand_seeds, expand_sweep, plain, with_name
 from zsad_bench.errors import UserError
 
 FAILURES = "failed"
@@ -56,10 +57,12 @@ def _benchmark(given: list[str]) -> int:
         return 0
     if flags.config_dir:
         rest = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]", *rest]
-    rest = with_name(rest)
+    flags.multirun |= any(text.startswith("seeds=") for text in rest)
+    rest = with_name(expand_seeds(rest))
     configs = [compose_config(job) for job in (expand_sweep(rest) if flags.multirun else [rest])]
     folder = Path(configs[0].results_dir) / configs[0].name
     _prepare(folder)
+    _record_command(folder, given)
     try:
         _start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
@@ -94,9 +97,12 @@ def job(config: DictConfig) -> None:
     """One job under Hydra. A failure is written into the results folder, and a sweep goes on with the next job."""
     folder = Path(config.results_dir) / config.name
     try:
+        from zsad_bench.plugins import build
         from zsad_bench.runner import run_job
+        from zsad_bench.trackers import Tracker, finished
 
-        run_job(config, folder)
+        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
+        tracker.log(finished(run_job(config, folder)))
     except UserError as error:
         _keep_failure(folder, str(error), exit_code=2)
         _say_error(str(error))
@@ -115,6 +121,16 @@ def _prepare(folder: Path) -> None:
     write_atomic(probe, "{}\n")
     probe.unlink()
     probe.parent.rmdir()
+
+
+def _record_command(folder: Path, given: list[str]) -> None:
+    """Add the command to ``commands.txt`` of the results folder, so that reports can say how to reproduce it."""
+    from zsad_bench.results import write_atomic
+
+    path = folder / "commands.txt"
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    line = f"python -m zsad_bench {shlex.join(given)}".strip()
+    write_atomic(path, "\n".join([*(other for other in known if other != line), line]) + "\n")
 
 
 def _keep_failure(folder: Path, text: str, exit_code: int) -> Path:

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
-GROUPS = ("method", "dataset", "encoder")
+GROUPS = ("method", "dataset", "encoder", "tracker")
 CHOICES = {
     "on_error": ("stop", "skip"),
     "maps": ("sheet", "all", "none"),
@@ -42,7 +42,7 @@ MINIMUM = {
 
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
-    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps"),
+    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker"),
     *("encoder.device", "encoder.chunk_size"),
 }
 _LONGEST_NAME = 100
@@ -88,6 +88,7 @@ class BenchConfig:
     maps: str = "sheet"
     overwrite: str = "missing"
     board: BoardConfig = field(default_factory=BoardConfig)
+    tracker: Any = MISSING
     results_dir: str = "results"
     name: str = MISSING
 
@@ -124,6 +125,23 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
         _check_types(config, overrides)
     _check_values(config)
     return config
+
+
+def expand_seeds(overrides: Sequence[str]) -> list[str]:
+    """``seeds=0..9`` as the sweep ``seed=0,1,...,9``: batches are composed anew for every seed.
+
+    Raises:
+        UserError: another form than two whole numbers, the smaller one first.
+    """
+    expanded = []
+    for text in overrides:
+        if text.startswith("seeds="):
+            match = re.fullmatch(r"seeds=(\d+)\.\.(\d+)", text)
+            if match is None or int(match[1]) > int(match[2]):
+                raise UserError(f"{text}: give the first and the last seed, for example seeds=0..9")
+            text = "seed=" + ",".join(map(str, range(int(match[1]), int(match[2]) + 1)))
+        expanded.append(text)
+    return expanded
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -171,7 +189,7 @@ def run_name(overrides: Sequence[str]) -> str:
         heads["dataset"] = f"{heads.get('dataset', '')}-{Path(root.strip(_QUOTES)).name}"
     shown = list(heads.values())
     for key, value in sorted(chosen.items()):
-        if key not in {*heads, *_NOT_IN_NAME} and not key.startswith(("hydra", "board.")):
+        if key not in {*heads, *_NOT_IN_NAME} and not key.startswith(("hydra", "board.", "tracker.")):
             file_name = Path(value.strip(_QUOTES)).name if "/" in value and "," not in value else value
             shown.append(f"{key.split('.')[-1]}-{file_name}")
     name = "_".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in shown)
