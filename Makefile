@@ -12,6 +12,7 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed  ## every method on the bundled demo, with a leaderboard at the end
 	$(BIN)/python -m zsad_bench -m method=winclip,anoclip,clip_ad,musc,fiseclip,dual_image dataset=demo batch_size=1,4,16 name=demo
+	$(BIN)/python -m zsad_bench.report results/demo
 	@echo "Next: real data and real CLIP weights: $(BIN)/python -m zsad_bench dataset=mvtec dataset.root=<folder of MVTec AD>"
 
 test: lint  ## ruff, mypy, pytest

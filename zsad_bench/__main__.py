@@ -13,6 +13,7 @@ import json
 import shlex
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import hydra
@@ -20,7 +21,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zsad_bench import __version__
-from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, feature_jobs, with_name
+from zsad_bench.config import (
+    CONFIG_MODULE,
+    compose_config,
+    expand_seeds,
+    expand_sweep,
+    feature_jobs,
+    plain,
+    with_name,
+)
 from zsad_bench.errors import UserError
 from zsad_bench.interrupt import EXIT_CODE, prompt_interrupts
 
@@ -60,10 +69,12 @@ def _benchmark(given: list[str]) -> int:
         return 0
     if flags.config_dir:
         rest = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]", *rest]
-    rest = with_name(rest)
+    flags.multirun |= any(text.startswith("seeds=") for text in rest)
+    rest = with_name(expand_seeds(rest))
     configs = [compose_config(job) for job in (expand_sweep(rest) if flags.multirun else [rest])]
     folder = Path(configs[0].results_dir) / configs[0].name
     _prepare(folder)
+    _record_command(folder, given)
     if flags.multirun:
         from zsad_bench.union import union_of, write_union
 
@@ -71,7 +82,7 @@ def _benchmark(given: list[str]) -> int:
     try:
         _start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
-        _report(folder, flags.multirun)
+        _report(folder, flags.multirun, plain(configs[0].board))
     return _exit_code(folder)
 
 
@@ -98,9 +109,12 @@ def job(config: DictConfig) -> None:
     if config.fail_fast and any(folder.glob(f"{FAILURES}/*.json")):
         return
     try:
+        from zsad_bench.plugins import build
         from zsad_bench.runner import run_job
+        from zsad_bench.trackers import Tracker, finished
 
-        run_job(config, folder)
+        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
+        tracker.log(finished(run_job(config, folder)))
     except UserError as error:
         _keep_failure(folder, str(error), exit_code=2)
         _say_error(str(error))
@@ -121,6 +135,16 @@ def _prepare(folder: Path) -> None:
     probe.parent.rmdir()
 
 
+def _record_command(folder: Path, given: list[str]) -> None:
+    """Add the command to ``commands.txt`` of the results folder, so that reports can say how to reproduce it."""
+    from zsad_bench.files import write_atomic
+
+    path = folder / "commands.txt"
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    line = f"python -m zsad_bench {shlex.join(given)}".strip()
+    write_atomic(path, "\n".join([*(other for other in known if other != line), line]) + "\n")
+
+
 def _keep_failure(folder: Path, text: str, exit_code: int) -> Path:
     from zsad_bench.files import write_atomic
 
@@ -137,12 +161,13 @@ def _exit_code(folder: Path) -> int:
     return min(codes, default=0)
 
 
-def _report(folder: Path, sweep: bool) -> None:
+def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:
     """Rebuild the tables and show them."""
     from zsad_bench import console
-    from zsad_bench.results import write_tables
+    from zsad_bench.leaderboard import BoardOptions
+    from zsad_bench.tables import write_tables
 
-    tables = write_tables(folder)
+    tables = write_tables(folder, BoardOptions.from_config(board))
     if sweep:
         console.show_leaderboard(tables.leaderboard, folder / "leaderboard.csv")
     else:

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
-GROUPS = ("method", "dataset", "encoder", "features")
+GROUPS = ("method", "dataset", "encoder", "features", "tracker")
 CHOICES = {
     "on_error": ("stop", "skip"),
     "shard_by": ("category", "image"),
@@ -45,7 +45,7 @@ MINIMUM = {
 
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
-    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps"),
+    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker"),
     *("encoder.device", "encoder.chunk_size", "fail_fast", "shard", "shard_by"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
@@ -78,6 +78,15 @@ class FeaturesConfig:
 
 
 @dataclass
+class BoardConfig:
+    """Keys ``board.*``; their meaning stands at :class:`zsad_bench.leaderboard.BoardOptions`."""
+
+    metric: str = "image_auroc"
+    group: Any = "setting"
+    filter: Any = None
+
+
+@dataclass
 class BenchConfig:
     """Top-level keys; ``conf/config.yaml`` says what each means. Keys of methods and datasets stand in their YAML."""
 
@@ -96,6 +105,8 @@ class BenchConfig:
     fail_fast: bool = False
     shard: str | None = None
     shard_by: str = "category"
+    board: BoardConfig = field(default_factory=BoardConfig)
+    tracker: Any = MISSING
     results_dir: str = "results"
     name: str = MISSING
 
@@ -132,6 +143,23 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
         _check_types(config, overrides)
     _check_values(config)
     return config
+
+
+def expand_seeds(overrides: Sequence[str]) -> list[str]:
+    """``seeds=0..9`` as the sweep ``seed=0,1,...,9``: batches are composed anew for every seed.
+
+    Raises:
+        UserError: another form than two whole numbers, the smaller one first.
+    """
+    expanded = []
+    for text in overrides:
+        if text.startswith("seeds="):
+            match = re.fullmatch(r"seeds=(\d+)\.\.(\d+)", text)
+            if match is None or int(match[1]) > int(match[2]):
+                raise UserError(f"{text}: give the first and the last seed, for example seeds=0..9")
+            text = "seed=" + ",".join(map(str, range(int(match[1]), int(match[2]) + 1)))
+        expanded.append(text)
+    return expanded
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -197,7 +225,7 @@ def run_name(overrides: Sequence[str]) -> str:
         heads["dataset"] = f"{heads.get('dataset', '')}-{Path(root.strip(_QUOTES)).name}"
     shown = list(heads.values())
     for key, value in sorted(chosen.items()):
-        if key not in {*heads, *_NOT_IN_NAME} and not key.startswith("hydra"):
+        if key not in {*heads, *_NOT_IN_NAME} and not key.startswith(("hydra", "board.", "tracker.")):
             file_name = Path(value.strip(_QUOTES)).name if "/" in value and "," not in value else value
             shown.append(f"{key.split('.')[-1]}-{file_name}")
     name = "_".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in shown)
@@ -334,6 +362,20 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
         "format": RESULT_FORMAT,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def plain(node: DictConfig) -> dict[str, object]:
+    """A part of a config as plain Python values."""
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def without_seed(config: DictConfig) -> DictConfig:
+    """The config with seed 0: what jobs that differ in the seed only have in common."""
+    common = config.copy()
+    common.seed = 0
+    return common
 
 
 def _files_by_content(values: dict[str, object]) -> dict[str, object]:

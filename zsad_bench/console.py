@@ -30,6 +30,10 @@ def fail(message: str) -> None:
     err.print(Text(f"error: {message}", style="bold red"), soft_wrap=True)
 
 
+SUSPICIOUS = 0.4
+"""A method that ranks images worse than this is more likely wired wrongly than bad."""
+
+
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} images/s" if task.speed else "", style="dim")
@@ -127,14 +131,15 @@ def show_leaderboard(board: pd.DataFrame, path: Path) -> None:
     """Print the leaderboard of a sweep."""
     if board.empty:
         return
-    out.print(
-        _table(
-            "leaderboard",
-            board,
-            [
-                *("rank", "method", "variant", "setting", "dataset", "protocol"),
-                *("encoder", "batch_size", "seed", "categories"),
-            ],
-        )
-    )
+    labels = [
+        *("rank", "method", "variant", "setting", "dataset", "protocol"),
+        *("encoder", "batch_size", "seed", "categories"),
+    ]
+    out.print(_table("leaderboard", board, labels))
+    for row in board.to_dict("records"):
+        if row["image_auroc"] < SUSPICIOUS:
+            warn(
+                f"{row['method']}, batch {row['batch_size']}: image AUROC {percent(row['image_auroc'])} is worse than "
+                "chance; look for a flipped sign, wrong weights or wrong labels"
+            )
     out.print(Text(f"leaderboard: {path}"), soft_wrap=True)

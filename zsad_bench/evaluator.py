@@ -18,7 +18,7 @@ from zsad_bench.data import Sample
 from zsad_bench.encoder import Encoder
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
-from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
 from zsad_bench.feature_source import FeatureSource
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.labels import dataset_label
@@ -30,6 +30,7 @@ from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
 from zsad_bench.sharding import Predicted, Shard
+from zsad_bench.summaries import PixelSummary, summarise
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,12 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class CategoryOutput:
-    """A category's result, and the maps (n, H, W) float32 of its samples for whoever makes pictures."""
+    """A category's result, its pixel histograms, and the maps (n, H, W) float32 of its samples for making pictures."""
 
     result: CategoryResult
     samples: list[Sample]
     maps: NDArray[np.float32]
+    summary: PixelSummary | None = None
 
 
 @dataclass
@@ -131,6 +133,7 @@ class Evaluator:
         done: list[str] = []
         unreadable: list[str] = []
         predictions: list[Prediction] = []
+        numbers: list[int] = []
         timed = replace(listener or Listener(), time=watch.time)
         found = self.source.batches(category, chosen, self.request, self.wanted, timed, samples)
         for number, batch in enumerate(found, start=start):
@@ -144,8 +147,9 @@ class Evaluator:
             if prediction is not None:
                 done += [sample.image_id for sample in batch.samples]
                 predictions.append(prediction)
+                numbers.append(number)
             advance(len(batch.samples) + len(batch.unreadable))
-        return Predicted(tuple(done), tuple(predictions), tuple(unreadable), watch.seconds)
+        return Predicted(tuple(done), tuple(predictions), tuple(numbers), tuple(unreadable), watch.seconds)
 
     def measure(self, category: str, samples: Sequence[Sample], predicted: Predicted) -> CategoryOutput:
         """Metrics of the predictions of a whole category; see :meth:`evaluate`."""
@@ -155,14 +159,16 @@ class Evaluator:
             )
         by_id = {sample.image_id: sample for sample in samples}
         done = [by_id[name] for name in predicted.image_ids]
+        sizes = zip(predicted.numbers, predicted.predictions, strict=True)
+        batches = [number for number, prediction in sizes for _ in range(len(prediction.scores))]
         watch = _Stopwatch(dict(predicted.seconds))
         with watch.time("score"):
             scores, maps = self._finish(category, predicted.predictions)
         with watch.time("metrics"):
-            metrics, notes = self._measure(done, scores, maps)
+            metrics, notes, summary = self._measure(done, scores, maps)
         images = [
-            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score))
-            for sample, score in zip(done, scores, strict=True)
+            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number)
+            for sample, score, number in zip(done, scores, batches, strict=True)
         ]
         result = CategoryResult(
             category=category,
@@ -175,7 +181,7 @@ class Evaluator:
             images=tuple(sorted(images, key=lambda image: image.image_id)),
             timing=self._timing(watch, len(done)),
         )
-        return CategoryOutput(result, done, maps)
+        return CategoryOutput(result, done, maps, summary)
 
     def _lookback(self, shard: Shard | None) -> int:
         if shard is None:
@@ -216,12 +222,16 @@ class Evaluator:
             )
         return scores, maps
 
-    def _measure(self, samples: list[Sample], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Evaluated:
+    def _measure(
+        self, samples: list[Sample], scores: NDArray[np.float32], maps: NDArray[np.float32]
+    ) -> tuple[dict[str, float], list[str], PixelSummary | None]:
         size = self.options.evaluation_size or self.encoder.geometry.size
         masks = read_masks(self.dataset, samples, Geometry(size, self.encoder.geometry.resize))
         image_values, image_notes = evaluate_images(samples, scores)
-        pixel_values, pixel_notes = evaluate_pixels(samples, masks, resize_maps(maps, size), self.options.sweep200)
-        return {**image_values, **pixel_values}, image_notes + pixel_notes
+        resized = resize_maps(maps, size)
+        pixel_values, pixel_notes = evaluate_pixels(samples, masks, resized, self.options.sweep200)
+        summary = summarise([sample.image_id for sample in samples], masks, resized)
+        return {**image_values, **pixel_values}, image_notes + pixel_notes, summary
 
     def _timing(self, watch: _Stopwatch, n_images: int) -> dict[str, float | str]:
         seconds = {f"seconds_{stage}": round(value, 4) for stage, value in watch.seconds.items()}

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
 from zsad_bench.batching import limited
-from zsad_bench.config import identity
+from zsad_bench.config import identity, without_seed
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import LazyEncoder, shared_encoder
 from zsad_bench.encoder_plan import weights_label
@@ -22,7 +22,7 @@ from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
 from zsad_bench.sharding import Parts, Predicted, Shard
-from zsad_bench.sheets import write_maps
+from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.union import read_union
 from zsad_bench.weights import local_weights_sha256, native_image_size
@@ -80,6 +80,7 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         seed=config.seed,
         config_hash=identity(config, dataset.categories, local_weights_sha256(pretrained)),
         categories=dataset.categories,
+        series=identity(without_seed(config), dataset.categories, local_weights_sha256(pretrained)),
     )
 
 
@@ -133,8 +134,12 @@ def _finish(
     """Measure a category and keep the result."""
     output = evaluator.measure(category, samples, predicted)
     dataset, geometry = evaluator.dataset, evaluator.encoder.geometry
-    write_maps(folder.path / "maps", category, dataset, output.samples, output.maps, config.maps, geometry)
-    folder.save(output.result)
+    pictures = folder.path / "maps"
+    write_maps(pictures, category, dataset, output.samples, output.maps, config.maps, geometry)
+    if config.maps != "none":
+        scores = {image.image_id: image.score for image in output.result.images}
+        write_worst(pictures, category, dataset, output.samples, output.maps, scores, geometry)
+    folder.save(output.result, output.summary)
 
 
 def _shard(

@@ -62,12 +62,14 @@ class Predicted:
     Attributes:
         image_ids: of the predicted images, in the order of the batches.
         predictions: one per batch that had a readable image.
+        numbers: of these batches.
         unreadable: what was wrong with each image that was left out.
         seconds: per stage.
     """
 
     image_ids: tuple[str, ...]
     predictions: tuple[Prediction, ...]
+    numbers: tuple[int, ...]
     unreadable: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -78,6 +80,7 @@ class Predicted:
         return cls(
             tuple(name for part in parts for name in part.image_ids),
             tuple(prediction for part in parts for prediction in part.predictions),
+            tuple(number for part in parts for number in part.numbers),
             tuple(message for part in parts for message in part.unreadable),
             {stage: sum(part.seconds.get(stage, 0.0) for part in parts) for stage in sorted(stages)},
         )
@@ -103,7 +106,8 @@ class Parts:
         facts = {
             "fingerprint": self.fingerprint,
             "image_ids": part.image_ids,
-            "batches": [len(prediction.scores) for prediction in part.predictions],
+            "sizes": [len(prediction.scores) for prediction in part.predictions],
+            "numbers": part.numbers,
             "unreadable": part.unreadable,
             "seconds": part.seconds,
         }
@@ -121,13 +125,19 @@ class Parts:
                 facts = json.loads(str(content["facts"]))
                 if facts["fingerprint"] != self.fingerprint:
                     return None
-                sizes = facts["batches"]
+                sizes = facts["sizes"]
                 scores = torch.from_numpy(content["scores"]).split(sizes) if sizes else ()
                 maps = torch.from_numpy(content["maps"]).split(sizes) if sizes else ()
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
         predictions = tuple(Prediction(*both) for both in zip(scores, maps, strict=True))
-        return Predicted(tuple(facts["image_ids"]), predictions, tuple(facts["unreadable"]), facts["seconds"])
+        return Predicted(
+            tuple(facts["image_ids"]),
+            predictions,
+            tuple(facts["numbers"]),
+            tuple(facts["unreadable"]),
+            facts["seconds"],
+        )
 
     def load_all(self) -> Predicted | None:
         """The whole category, or None as long as a shard is missing."""
