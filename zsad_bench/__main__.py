@@ -69,61 +69,21 @@ def _benchmark(given: list[str]) -> int:
         return 0
     if flags.config_dir:
         rest = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]", *rest]
-    rest = with_name(rest)
-    jobs = expand_sweep(rest) if flags.multirun else [rest]
-    configs = [compose_config(each) for each in jobs]
-    launcher = launcher_of(jobs[0])
-    if launcher and not flags.multirun:
-        raise UserError(f"cluster: the launcher {launcher} runs sweeps, also those of a single job; add -m")
+    flags.multirun |= any(text.startswith("seeds=") for text in rest)
+    rest = with_name(expand_seeds(rest))
+    configs = [compose_config(job) for job in (expand_sweep(rest) if flags.multirun else [rest])]
     folder = Path(configs[0].results_dir) / configs[0].name
-    _prepare(folder, report_only=configs[0].overwrite == "never")
+    _prepare(folder)
+    _record_command(folder, given)
     if flags.multirun:
         from zsad_bench.union import union_of, write_union
 
-        write_union(folder, union_of(compose_config(each) for each in feature_jobs(rest)))
+        write_union(folder, union_of(compose_config(job) for job in feature_jobs(rest)))
     try:
-        if launcher:
-            _launch(launcher, rest, folder)
-        else:
-            _start_hydra([*(["-m"] if flags.multirun else []), *rest])
+        _start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
-        _report(folder, flags.multirun)
-    return job.exit_code(folder)
-
-
-def _launch(launcher: str, overrides: list[str], folder: Path) -> None:
-    """Run a sweep in other processes.
-
-    Raises:
-        UserError: the launcher could not start, or a worker was lost, for instance for want of memory.
-    """
-    from zsad_bench import console
-
-    console.err.print(f"{launcher}: {sweep_size(overrides)} jobs, results in {folder}", style="dim")
-    try:
-        with _whole_errors():
-            _start_hydra(["-m", *overrides, *launch_overrides(folder)])
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise UserError(
-            f"launcher {launcher}: {type(error).__name__}: {reason[0]} Finished categories are kept, and the same "
-            "command computes the rest"
-        ) from error
-
-
-@contextmanager
-def _whole_errors() -> Iterator[None]:
-    """Hydra raises errors instead of printing them and leaving."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]
-        if before is not None:
-            os.environ["HYDRA_FULL_ERROR"] = before
+        _report(folder, flags.multirun, plain(configs[0].board))
+    return _exit_code(folder)
 
 
 def _data(given: list[str]) -> int:
@@ -137,23 +97,42 @@ def _start_hydra(arguments: list[str]) -> None:
     before = sys.argv
     sys.argv = [before[0], *arguments]
     try:
-        hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job.run)()
+        job()
     finally:
         sys.argv = before
 
 
-def _prepare(folder: Path, report_only: bool) -> None:
-    """Make the results folder, prove that it can be written, and forget the failures of an earlier run.
+@hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")
+def job(config: DictConfig) -> None:
+    """One job under Hydra. A failure is written into the results folder, and a sweep goes on with the next job."""
+    folder = Path(config.results_dir) / config.name
+    if config.fail_fast and any(folder.glob(f"{FAILURES}/*.json")):
+        return
+    try:
+        from zsad_bench.plugins import build
+        from zsad_bench.runner import run_job
+        from zsad_bench.trackers import Tracker, finished
 
-    A run that only reports forgets nothing: another one may be at work in the same folder.
-    """
+        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
+        tracker.log(finished(run_job(config, folder)))
+    except UserError as error:
+        _keep_failure(folder, str(error), exit_code=2)
+        _say_error(str(error))
+    except Exception as error:
+        path = _keep_failure(folder, traceback.format_exc(), exit_code=1)
+        _say_error(f"{type(error).__name__}: {error} (a bug; traceback in {path})")
+
+
+def _prepare(folder: Path) -> None:
+    """Make the results folder, prove that it can be written, and forget the failures of an earlier run."""
     from zsad_bench.files import write_atomic
 
-    for old in [] if report_only else job.failures(folder):
+    for old in folder.glob(f"{FAILURES}/*.json"):
         old.unlink()
-    probe = folder / f".probe-{uuid.uuid4().hex}"
-    write_atomic(probe, "")
+    probe = folder / FAILURES / "probe.json"
+    write_atomic(probe, "{}\n")
     probe.unlink()
+    probe.parent.rmdir()
 
 
 def _record_command(folder: Path, given: list[str]) -> None:
@@ -164,6 +143,22 @@ def _record_command(folder: Path, given: list[str]) -> None:
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     line = f"python -m zsad_bench {shlex.join(given)}".strip()
     write_atomic(path, "\n".join([*(other for other in known if other != line), line]) + "\n")
+
+
+def _keep_failure(folder: Path, text: str, exit_code: int) -> Path:
+    from zsad_bench.files import write_atomic
+
+    overrides = list(HydraConfig.get().overrides.task)
+    name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]
+    path = folder / FAILURES / f"{name}.json"
+    write_atomic(path, json.dumps({"overrides": overrides, "exit_code": exit_code, "error": text}, indent=1) + "\n")
+    return path
+
+
+def _exit_code(folder: Path) -> int:
+    """1 if a job failed by a bug, 2 if one failed by a user's mistake, else 0."""
+    codes = {json.loads(path.read_text(encoding="utf-8"))["exit_code"] for path in folder.glob(f"{FAILURES}/*.json")}
+    return min(codes, default=0)
 
 
 def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:

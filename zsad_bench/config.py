@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ CHOICES = {
 MINIMUM = {
     "batch_size": 1,
     "limit": 1,
-    "threads": 1,
     "seed": 0,
     "evaluation_size": 1,
     "encoder.chunk_size": 1,
@@ -52,8 +50,6 @@ _NOT_IN_NAME = {
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
-# Launchers that are packages of their own -> the extra that installs them.
-EXTRAS = {"joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "submitit", "ray": "ray"}
 _QUOTES = "'\""
 
 
@@ -107,7 +103,6 @@ class BenchConfig:
     maps: str = "sheet"
     overwrite: str = "missing"
     fail_fast: bool = False
-    threads: int | None = None
     shard: str | None = None
     shard_by: str = "category"
     board: BoardConfig = field(default_factory=BoardConfig)
@@ -120,7 +115,7 @@ ConfigStore.instance().store("bench_schema", BenchConfig)
 
 
 @contextmanager
-def hydra_session() -> Iterator[None]:
+def _hydra() -> Iterator[None]:
     """A Hydra session of our own, also inside a program that runs under Hydra already."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -140,7 +135,7 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: naming the key that is unknown, of the wrong type or out of range, and the nearest valid one.
     """
-    with hydra_session():
+    with _hydra():
         try:
             config = compose("config", overrides=with_name(overrides))
         except (HydraException, OmegaConfBaseException) as error:
@@ -203,12 +198,6 @@ def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in product(*options)]
 
 
-def sweep_size(overrides: Sequence[str]) -> int:
-    """Number of jobs of a sweep."""
-    parsed = _parse(overrides)
-    return prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
-
-
 def _parse(overrides: Sequence[str]) -> list[Any]:
     parser = OverridesParser.create()
     parsed = []
@@ -257,8 +246,6 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)
     ):
         group, option = match.group(1) or "config", match.group(2)
-        if extra := EXTRAS.get(option) if "hydra/launcher" in text else None:
-            return f"hydra/launcher={option}: not installed; pip install 'zsad-bench[{extra}]'"
         options = list(error.options or [])
         listed = f"; choose from {', '.join(options)}"
         return f"{group}={option}: no such {group}{_near(option, options) or listed}"
