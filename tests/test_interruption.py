@@ -78,9 +78,9 @@ def test_a_run_that_does_not_listen_is_ended(tmp_path: Path) -> None:
     code = (
         "import signal, sys; from zsad_bench.interrupt import prompt_interrupts\n"
         "with prompt_interrupts('stopped; go on with: this'):\n"
-        "    print('ready', flush=True)\n"
         "    while True:\n"
         "        try:\n"
+        "            print('ready', flush=True)\n"
         "            signal.pause()\n"
         "        except KeyboardInterrupt:\n"
         "            pass\n"
