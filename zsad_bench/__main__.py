@@ -111,10 +111,10 @@ def job(config: DictConfig) -> None:
     try:
         from zsad_bench.plugins import build
         from zsad_bench.runner import run_job
-        from zsad_bench.trackers import Tracker, finished
+        from zsad_bench.trackers import Tracker
 
         tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
-        tracker.log(finished(run_job(config, folder)))
+        tracker.log(run_job(config, folder))
     except UserError as error:
         _keep_failure(folder, str(error), exit_code=2)
         _say_error(str(error))

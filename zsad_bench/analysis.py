@@ -42,7 +42,7 @@ def _labels(entry: Series) -> dict[str, object]:
 
 def by_batch_size(series: Sequence[Series]) -> pd.DataFrame:
     """Means of every metric with interval and spread over seeds: a row per series and metric."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in sorted(series, key=lambda entry: entry.batch_order):
         for metric in METRICS:
             low, high = series_interval(entry, metric)
@@ -54,7 +54,7 @@ def by_batch_size(series: Sequence[Series]) -> pd.DataFrame:
 
 def by_category(series: Sequence[Series]) -> pd.DataFrame:
     """Every metric of every category with its interval."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in series:
         for category in entry.categories:
             for metric in METRICS:
@@ -67,7 +67,7 @@ def by_category(series: Sequence[Series]) -> pd.DataFrame:
 
 def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
     """Accuracy against images per second; ``pareto`` marks rows that nobody beats in both, within a dataset."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in series:
         low, high = series_interval(entry, metric)
         numbers = {"images_per_second": images_per_second(entry), "peak_memory_mb": peak_memory(entry)}
@@ -115,7 +115,7 @@ def by_share(series: Sequence[Series]) -> pd.DataFrame:
     Every image counts with its placement. Only batches of two or more images count, and only runs that recorded the
     batches. The interval is 1.96 standard errors of the mean over images.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in series:
         found: list[tuple[float, float]] = []
         for job in entry.jobs:
@@ -148,7 +148,7 @@ def _shares(result: CategoryResult) -> dict[str, float]:
 
 def by_defect_type(series: Sequence[Series]) -> pd.DataFrame:
     """Image AUROC of the anomalous images of one defect type against all normal ones, first seed."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in series:
         for category, result in (entry.finished or entry.jobs)[0].results.items():
             placed = placements(result)
@@ -167,7 +167,7 @@ def by_defect_size(series: Sequence[Series]) -> pd.DataFrame:
 
     The value is the mean over all regions of the size in a dataset, whichever category they are in.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in series:
         found: list[tuple[float, float]] = []
         job = (entry.finished or entry.jobs)[0]
@@ -229,7 +229,7 @@ def _spearman(first: dict[str, float], second: dict[str, float]) -> float:
 
 def worst_images(series: Sequence[Series], count: int = 6) -> pd.DataFrame:
     """Normal images with the highest and anomalous images with the lowest scores of each category, first seed."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in series:
         for category, result in (entry.finished or entry.jobs)[0].results.items():
             for kind, label, sign in (("false alarm", 0, -1), ("miss", 1, 1)):
@@ -261,7 +261,7 @@ def curves(entry: Series) -> pd.DataFrame:
 def _category_curves(
     job: Job, category: str, result: CategoryResult, grid: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    curves = {}
+    curves: dict[str, NDArray[np.float64]] = {}
     labelled = sorted((image.score, image.label) for image in result.images if image.label is not None)
     truth = np.array([label == 1 for _, label in labelled])
     if truth.any() and not truth.all():

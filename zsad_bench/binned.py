@@ -24,12 +24,14 @@ class Counts:
         positive, negative: (S, G).
         single: (G,) whether the bin holds one score only, so that everything in it is tied.
         gain: (S, G) what each bin adds to the mean overlap, or None for image scores.
+        clump: (S,) how many copies of its image a positive has on average, or None for one.
     """
 
     positive: Array
     negative: Array
     single: NDArray[np.bool_]
     gain: Array | None = None
+    clump: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,26 @@ def auroc(curve: Curves) -> Array:
     return _divide(area, curve.true[:, -1] * curve.false[:, -1])
 
 
-def average_precision(curve: Curves, single: NDArray[np.bool_]) -> Array:
+def average_precision(curve: Curves, single: NDArray[np.bool_], clump: Array | None = None) -> Array:
     """(S,) step-wise average precision; NaN without positives.
 
     In a bin with several scores TP and FP are taken to grow in a straight line, and precision is integrated along it:
-    with t from 0 to 1 the mean of (TP + n t) / (A + m t), A = TP + FP before the bin, n and m what it adds to TP and A.
+    with t from 0 to 1 the mean of (TP + h + n t) / (A + h + m t), A = TP + FP before the bin, n and m what it adds to
+    TP and A. The line passes through the middle of each positive, and step-wise AP takes the precision with the whole
+    positive marked, hence h = 1/2, and more where a resample holds images several times, whose pixels tie.
     Source of the interpolation: Davis and Goadrich, "The Relationship Between Precision-Recall and ROC Curves", 2006.
+
+    Args:
+        single: (G,) bins with one score.
+        clump: (S,) how many copies a positive has on average; None means 1.
     """
     marked = curve.true + curve.false
-    before, n, m = marked[:, :-1], np.diff(curve.true, axis=1), np.diff(marked, axis=1)
-    tied = _divide(curve.true[:, 1:], marked[:, 1:])
+    half = 0.5 if clump is None else clump[:, None] / 2
+    before, n, m = marked[:, :-1] + half, np.diff(curve.true, axis=1), np.diff(marked, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = n / m
-        mixed = share + (curve.true[:, :-1] - share * before) / m * np.log1p(m / before)
-    mixed = np.where(before > 0, mixed, tied)
+        mixed = share + (curve.true[:, :-1] + half - share * before) / m * np.log1p(m / before)
+        tied = curve.true[:, 1:] / marked[:, 1:]
     precision = np.where(single[::-1], tied, mixed)
     return _divide(np.sum(np.where(n > 0, n * precision, 0.0), axis=1), curve.true[:, -1])
 

@@ -121,8 +121,8 @@ def pixel_replicates(summary: PixelSummary, weights: NDArray[np.float64]) -> NDA
     parts = []
     for counts in pixel_counts(summary, weights):
         curve = binned.curves(counts)
-        values = binned.auroc(curve), binned.average_precision(curve, single), binned.f1max(curve), binned.aupro(curve)
-        parts.append(np.stack(values, axis=1))
+        ap = binned.average_precision(curve, single, counts.clump)
+        parts.append(np.stack([binned.auroc(curve), ap, binned.f1max(curve), binned.aupro(curve)], axis=1))
     return np.concatenate(parts)
 
 
@@ -131,13 +131,17 @@ def pixel_counts(summary: PixelSummary, weights: NDArray[np.float64]) -> Iterato
     owners = np.unique(summary.region_image)
     negatives = summary.negatives.astype(np.float32)
     positives, gains = (part[owners].astype(np.float32) for part in (summary.positives(), summary.gains()))
+    pixels = positives.sum(axis=1, dtype=np.float64)
     regions = summary.region_counts()
     for start in range(0, len(weights), _CHUNK):
         chunk = weights[start : start + _CHUNK].astype(np.float32)
         n_regions = chunk @ regions.astype(np.float32)
+        drawn = chunk[:, owners].astype(np.float64) * pixels
+        clump = (drawn * chunk[:, owners]).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
         yield binned.Counts(
             (chunk[:, owners] @ positives).astype(np.float64),
             (chunk @ negatives).astype(np.float64),
             summary.single,
             (chunk[:, owners] @ gains).astype(np.float64) / np.maximum(n_regions, 1)[:, None],
+            clump,
         )

@@ -38,7 +38,10 @@ def facts(device: torch.device) -> dict[str, str]:
 @lru_cache(maxsize=1)
 def commit() -> str:
     """Git commit of the code, with ``+`` if files were changed since; empty outside a git checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed somewhere, perhaps inside a checkout of something else
+        return ""
+    git = ["git", "-C", str(root)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)

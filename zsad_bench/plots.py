@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from numpy.typing import NDArray
 
 from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
 
@@ -45,7 +46,7 @@ STYLE = {
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all figures, for a block."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
 
@@ -98,10 +99,10 @@ def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
         for number, (method, part) in enumerate(shown.groupby("method", sort=True)):
             x = part["batch_size"].map(places).to_numpy(float)
             order = np.argsort(x)
-            x = x[order] + 0.05 * (number - len(looks) / 2)
+            shifted = x[order] + 0.05 * (number - len(looks) / 2)
             value, low, high = (100 * part[name].to_numpy(float)[order] for name in ("value", "low", "high"))
             errors = np.clip(np.nan_to_num([value - low, high - value]), 0, None)
-            axes.errorbar(x, value, errors, label=method, capsize=3, lw=1.8, ms=6, elinewidth=1, **looks[str(method)])
+            _line(axes, shifted, value, errors, str(method), looks)
         axes.xaxis.set_major_locator(FixedLocator(list(range(len(sizes)))))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticklabels([str(size) for size in sizes])
@@ -110,6 +111,29 @@ def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
         axes.set_title(_title(shown, "bars: 95 % interval over images"))
         _legend(axes, len(looks))
     return made
+
+
+def _line(
+    axes: Axes,
+    x: NDArray[np.floating],
+    value: NDArray[np.floating],
+    error: NDArray[np.floating],
+    method: str,
+    looks: dict[str, dict[str, str]],
+) -> None:
+    """A method's points with error bars, joined."""
+    kind = looks[method]
+    axes.errorbar(
+        *(x, value, error),
+        label=method,
+        color=kind["color"],
+        marker=kind["marker"],
+        ls=kind["linestyle"],  # type: ignore[arg-type]
+        capsize=3,
+        lw=1.8,
+        ms=6,
+        elinewidth=1,
+    )
 
 
 def _title(table: pd.DataFrame, more: str = "") -> str:
@@ -136,7 +160,7 @@ def share_figure(table: pd.DataFrame) -> Figure:
         for number, (method, part) in enumerate(table.groupby("method", sort=True)):
             x = part["share_from"].map(places).to_numpy(float) + 0.05 * (number - len(looks) / 2)
             value, error = (100 * part[name].to_numpy(float) for name in ("value", "error"))
-            axes.errorbar(x, value, error, label=method, capsize=3, lw=1.8, ms=6, elinewidth=1, **looks[str(method)])
+            _line(axes, x, value, error, str(method), looks)
         axes.xaxis.set_major_locator(FixedLocator(list(range(len(labels)))))
         axes.set_xticklabels(labels)
         axes.set_xlabel("share of anomalous images in the batch")
@@ -160,8 +184,8 @@ def size_figure(table: pd.DataFrame) -> Figure:
         looks = look(table["method"].unique().tolist())
         width = 0.8 / max(len(looks), 1)
         for number, (method, part) in enumerate(table.groupby("method", sort=True)):
-            x = part["size_from"].map({low: place for place, (low, _) in enumerate(ranges)}).to_numpy(float)
-            x += width * (number - (len(looks) - 1) / 2)
+            places = part["size_from"].map({low: place for place, (low, _) in enumerate(ranges)}).to_numpy(float)
+            x = places + width * (number - (len(looks) - 1) / 2)
             value, error = (100 * part[name].to_numpy(float) for name in ("value", "error"))
             axes.bar(x, value, width, label=method, color=looks[str(method)]["color"], edgecolor="white")
             axes.errorbar(x, value, np.nan_to_num(error), fmt="none", ecolor="#333333", capsize=2, lw=1)
@@ -254,7 +278,7 @@ def heat_figure(table: pd.DataFrame, title: str, unit: str = "%", scale: float =
                     color="white" if dark else "black",
                 )
         bar = made.colorbar(image, ax=axes, pad=0.02, fraction=0.05)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.set_label(unit)
         axes.set_title(title)
     return made
@@ -275,7 +299,7 @@ def distribution_figure(images: pd.DataFrame, title: str) -> Figure:
             part = images[(images["category"] == category) & images["label"].notna()]
             scores = part["score"].to_numpy(float)
             if scores.size:
-                bins = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-9), 16)
+                bins = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-9), 16).tolist()
                 for label, name, colour, hatch in ((0, "normal", COLOURS[0], ""), (1, "anomalous", COLOURS[1], "///")):
                     axes.hist(
                         scores[part["label"] == label],

@@ -196,9 +196,11 @@ def _categories(dataset: str, series: list[Series], metric: str) -> Question:
     table = analysis.by_category(series)
     name = f"categories_{_slug(dataset)}"
     shown = list(dict.fromkeys([metric, "image_auroc", "pixel_aupro"]))
-    figures = {f"{name}_{which}": partial(_category_heat, table, which, dataset) for which in shown}
+    figures: dict[str, Callable[[], Figure]] = {
+        f"{name}_{which}": partial(_category_heat, table, which, dataset) for which in shown if len(table)
+    }
     text = "Each method at its largest batch size."
-    return Question(name, f"{dataset}: which categories are hard?", text, figures if len(table) else {}, table)
+    return Question(name, f"{dataset}: which categories are hard?", text, figures, table)
 
 
 def _category_heat(table: pd.DataFrame, metric: str, dataset: str) -> Figure:

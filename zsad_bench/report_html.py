@@ -133,16 +133,16 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
         return [], []
     keys = list(dict.fromkeys(["dataset", "protocol", *content.options.group]))
     metrics = shown_metrics(board)
-    marked = {name: pd.Series("", index=board.index) for name in metrics}
+    marked: dict[tuple[object, str], str] = {}
     for _, part in board.groupby(keys, sort=False, dropna=False):
         for name in metrics:
-            marked[name].loc[part.index] = marks(part, name)
+            marked |= {(index, name): kind for index, kind in zip(part.index, marks(part, name), strict=True)}
     labels = [name for name in _LABELS if name not in _constant(board)]
     printed = bool(board[f"published_{metric}"].notna().any()) if f"published_{metric}" in board else False
     rows = []
     for index, row in zip(board.index, board.to_dict("records"), strict=True):
         cells = [_label({**row, "method": _method(row)}, name) for name in labels]
-        cells += [_metric(row, name, str(marked[name].loc[index])) for name in metrics]
+        cells += [_metric(row, name, marked[index, name]) for name in metrics]
         cells += [_number(row["images_per_second"], 1), _number(row["peak_memory_mb"], 0)]
         if printed:
             figure, difference = row[f"published_{metric}"], row[f"difference_{metric}"]
@@ -201,7 +201,7 @@ def _choices(board: pd.DataFrame, name: str) -> list[str]:
 
 def _charts(content: Content, datasets: list[str]) -> list[dict[str, object]]:
     """Interactive charts by dataset: id, title, JSON of the figure, metrics to choose from."""
-    charts = []
+    charts: list[dict[str, object]] = []
     for number, dataset in enumerate(datasets):
         series = [entry for entry in content.series if entry.info.dataset == dataset]
         curves, categories = by_batch_size(series), by_category(largest_batches(series))

@@ -43,10 +43,18 @@ def interval(estimate: float, replicates: NDArray[np.float64], n_images: int) ->
     a = 0.5 / max(n_images, 1)
     odds = np.log((defined + a) / (1 - defined + a))
     centre = math.log((estimate + a) / (1 - estimate + a))
-    low, high = np.quantile(odds, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = _expanded_tail(max(n_images // 2, 2))
+    low, high = np.quantile(odds, [tail, 1 - tail])
     ends = np.exp(2 * centre - np.array([high, low]))
     first, last = np.clip((ends * (1 + a) - a) / (1 + ends), 0, 1)
     return float(min(first, estimate)), float(max(last, estimate))
+
+
+def _expanded_tail(n: int) -> float:
+    """Share of replicates to cut off at either end, smaller than 2.5 % for few images: the bootstrap has the spread of
+    n - 1 degrees of freedom but normal tails. Source: Hesterberg, "What Teachers Should Know About the Bootstrap",
+    The American Statistician 2015, section 5 (expanded percentile)."""
+    return float(stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf((1 - LEVEL) / 2, n - 1)))
 
 
 def series_interval(series: Series, metric: str) -> tuple[float, float]:

@@ -147,11 +147,12 @@ def choose_edges(
     Args:
         positives, negatives: ascending scores of each region and of the normal pixels of each image.
     """
-    sizes = [sum(scores.size for scores in groups) for groups in (positives, negatives)]
-    pooled = [_pooled(groups, size) for groups, size in zip((positives, negatives), sizes, strict=True)]
-    chosen = [_quantiles(scores, tail) for scores, tail in zip(pooled, _TAILS, strict=True) if scores.size]
+    n_positive, n_negative = (sum(scores.size for scores in groups) for groups in (positives, negatives))
+    inside, outside = _pooled(positives, n_positive), _pooled(negatives, n_negative)
+    chosen = [_quantiles(scores, tail) for scores, tail in zip((inside, outside), _TAILS, strict=True) if scores.size]
     lowest = min(scores[0] for scores in (*positives, *negatives) if scores.size)
-    near = _near_best_f1(*pooled, *sizes)
+    few = n_positive <= 5 * EDGES  # then every anomalous score gets a bin of its own
+    near = inside if few else _near_best_f1(inside, outside, n_positive, n_negative)
     scores = np.unique(np.concatenate([*chosen, near, np.array([lowest])]))
     return np.unique(np.concatenate([scores, np.nextafter(scores, np.inf, dtype=scores.dtype)]))
 

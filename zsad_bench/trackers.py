@@ -66,15 +66,22 @@ class Tracker(ABC):
         if self.needs and find_spec(self.needs) is None:
             raise UserError(f"the tracker needs {self.needs}: pip install 'zsad-bench[{self.needs}]'")
 
+    def log(self, folder: JobFolder) -> None:
+        """Take note of a finished job."""
+        self.send(finished(folder))
+
     @abstractmethod
-    def log(self, job: Finished) -> None:
-        """Take note of a finished job, and close whatever was opened, also after an error."""
+    def send(self, job: Finished) -> None:
+        """Hand a job over, and close whatever was opened, also after an error."""
 
 
 class NoTracker(Tracker):
     """Nothing is tracked."""
 
-    def log(self, job: Finished) -> None:
+    def log(self, folder: JobFolder) -> None:
+        """Do nothing; the files are not even read."""
+
+    def send(self, job: Finished) -> None:
         """Do nothing."""
 
 
@@ -92,7 +99,7 @@ class MlflowTracker(Tracker):
         super().__init__()
         self.uri, self.experiment = uri, experiment
 
-    def log(self, job: Finished) -> None:
+    def send(self, job: Finished) -> None:
         """Parameters, metrics (``/`` separates category and metric) and pictures as artifacts."""
         import mlflow
 
@@ -118,7 +125,7 @@ class TensorBoardTracker(Tracker):
         super().__init__()
         self.folder = Path(folder)
 
-    def log(self, job: Finished) -> None:
+    def send(self, job: Finished) -> None:
         """Scalars, the configuration as text, pictures as images."""
         import numpy as np
         from PIL import Image
@@ -148,13 +155,18 @@ class WandbTracker(Tracker):
         super().__init__()
         self.project, self.mode, self.folder = project, mode, Path(folder)
 
-    def log(self, job: Finished) -> None:
+    def send(self, job: Finished) -> None:
         """Configuration, metrics and pictures."""
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)
         run = wandb.init(
-            project=self.project, name=job.name, config=job.params, mode=self.mode, dir=str(self.folder), reinit=True
+            project=self.project,
+            name=job.name,
+            config=job.params,
+            mode=self.mode,  # type: ignore[arg-type]
+            dir=str(self.folder),
+            reinit="finish_previous",
         )
         try:
             run.log(job.metrics)
