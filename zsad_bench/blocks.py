@@ -56,7 +56,7 @@ class Linear:
             return cast(
                 Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, residual.contiguous(), self._packed, self.bias, "add")
             )
-        kind = ("gelu", [], "none") if gelu else ("none", [], "")
+        kind: tuple[str, list[int], str] = ("gelu", [], "none") if gelu else ("none", [], "")
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, *kind))
 
 
