@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad_bench.dense import Tower, dense_forward, unsupported_reason, window_forward, window_indices
+from zsad_bench.dense import dense_forward, unsupported_reason, window_forward, window_indices
 from zsad_bench.encoder import ClipEncoder, load_encoder
 from zsad_bench.features import FeatureRequest, Stream, Tap
 

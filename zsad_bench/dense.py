@@ -102,7 +102,7 @@ def dense_forward(tower: Tower, images: Tensor, taps: Sequence[Tap] = ()) -> tup
     wanted = set(taps)
     spans = {tap: (_origin(tap, tap.stream), tap.block) for tap in wanted if tap.stream is not None}
     n_blocks = len(tower.blocks)
-    missing = [tap for tap in wanted if tap.block > n_blocks or tap in spans and spans[tap][0] > tap.block]
+    missing = [tap for tap in wanted if tap.block > n_blocks or (tap in spans and spans[tap][0] > tap.block)]
     if missing:
         raise ValueError(f"taps outside the tower or before their stream starts: {sorted(map(str, missing))}")
     plain_at_the_end = [tap for tap in wanted if tap.block == n_blocks and tap.stream is None and not tap.class_only]
