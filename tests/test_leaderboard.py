@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from test_results import category, info, saved
+
 from zsad_bench.errors import UserError
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown

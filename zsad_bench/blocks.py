@@ -1,9 +1,9 @@
 """Transformer blocks of open_clip, read once into the form that runs fastest on the device.
 
-Nothing of the model is changed. A :class:`Block` keeps references to the weights of a ``ResidualAttentionBlock`` and, on
-x86 CPUs, packed copies of its matrices: a matrix is put once into the memory layout of the CPU's matrix kernels, which
-is otherwise made again in every call, and the GELU and the residual sum are computed while the product is still in the
-cache. The operators are those that ``torch.compile`` uses for frozen weights. ``docs/performance.md`` has the gains.
+Nothing of the model is changed. A :class:`Block` keeps references to the weights of a ``ResidualAttentionBlock`` and,
+on x86 CPUs, packed copies of its matrices: a matrix is put once into the memory layout of the CPU's matrix kernels,
+which is otherwise made again in every call, and the GELU and the residual sum are computed while the product is still
+in the cache. The operators are those of ``torch.compile`` for frozen weights. ``docs/performance.md`` has the gains.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ class Linear:
             product = F.linear(x, self.weight, self.bias)
             product = F.gelu(product) if gelu else product
             return product if residual is None else residual + product
+        operator = torch.ops.mkldnn._linear_pointwise
         if residual is not None:
-            return cast(
-                Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, residual.contiguous(), self._packed, self.bias, "add")
-            )
-        kind: tuple[str, list[int], str] = ("gelu", [], "none") if gelu else ("none", [], "")
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, *kind))
+            return cast(Tensor, operator.binary(x, residual.contiguous(), self._packed, self.bias, "add"))
+        activation, variant = ("gelu", "none") if gelu else ("none", "")
+        return cast(Tensor, operator(x, self._packed, self.bias, activation, [], variant))
 
 
 @lru_cache(maxsize=4)

@@ -32,7 +32,7 @@ CHOICES = {
     "overwrite": ("missing", "always", "never", "cached"),
     "features.mode": ("disk", "memory", "off"),
     "encoder.resize": ("squash", "shortest"),
-    "encoder.precision": ("fp32", "bf16", "fp16"),
+    "encoder.precision": ("fp32", "bf16", "fp16", "auto"),
 }
 MINIMUM = {
     "batch_size": 1,
@@ -46,7 +46,7 @@ MINIMUM = {
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
     *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker"),
-    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard", "shard_by"),
+    *("encoder.device", "encoder.chunk_size", "encoder.compile", "fail_fast", "shard", "shard_by"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
@@ -63,9 +63,10 @@ class EncoderConfig:
     resize: str = "squash"
     device: str = "auto"
     precision: str = "fp32"
-    chunk_size: int = 8
+    chunk_size: int | str | None = "auto"
     sha256: str | None = None
     feature_bits: int = 16
+    compile: bool = False
 
 
 @dataclass
@@ -323,6 +324,9 @@ def _check_values(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if isinstance(value, int) and value < minimum:
             raise UserError(f"{key}={value}: must be at least {minimum}")
+    chunk = config.encoder.chunk_size
+    if isinstance(chunk, str) and chunk != "auto":
+        raise UserError(f"encoder.chunk_size={chunk}: must be a whole number of at least 1, or auto")
     if isinstance(config.batch_size, str) and config.batch_size != "all":
         raise UserError(f"batch_size={config.batch_size}: must be a whole number of at least 1, or all")
     if not isinstance(config.method, DictConfig) or "_target_" not in config.method:
@@ -338,7 +342,8 @@ def _check_values(config: DictConfig) -> None:
 def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str | None = None) -> str:
     """Hash of everything in a job's config that can change its numbers: 12 hex digits.
 
-    Paths, device, chunk size and output options are left out, so the same job has the same identity on every machine;
+    Paths, device, chunk size and output options are left out, so the same job has the same identity on every machine
+    (unless ``encoder.precision=auto``, for which the precision chosen here counts);
     files (weights, a method's checkpoint) count by their content, and the dataset by its categories.
     """
     plain = OmegaConf.to_container(config, resolve=True)
@@ -349,7 +354,12 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
         for key, value in plain["dataset"].items()
         if key not in _DESCRIPTION and (key, value) != ("fast_jpeg", False)
     }
-    encoder = {key: value for key, value in plain["encoder"].items() if key not in ("device", "chunk_size", "sha256")}
+    encoder = {key: value for key, value in plain["encoder"].items() if key not in _NOT_IN_FEATURES}
+    if encoder["precision"] == "auto":
+        from zsad_bench.encoder_plan import choose_device
+        from zsad_bench.precision import resolve_precision
+
+        encoder["precision"] = resolve_precision("auto", choose_device(plain["encoder"]["device"]))
     if weights_sha256 is not None:
         encoder["pretrained"] = weights_sha256
     encoder["model"] = Path(encoder["model"]).name
@@ -390,4 +400,5 @@ def _files_by_content(values: dict[str, object]) -> dict[str, object]:
 
 # Raised when a change of the code changes numbers, so that results of older versions are computed again.
 RESULT_FORMAT = 1
+_NOT_IN_FEATURES = ("device", "chunk_size", "compile", "sha256")
 _DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected", "about"}

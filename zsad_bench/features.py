@@ -115,8 +115,8 @@ class FeatureBatch:
     Attributes:
         image_ids: one id per image, unique in the dataset.
         class_tokens: (B, D) projected class tokens, not normalised: CLIP's image embedding.
-        tokens: per tap (B, 1 + N, C), class token first, or (B, 1, C) if the tap wants it alone; C is the embedding size
-            if projected, else the width.
+        tokens: per tap (B, 1 + N, C), class token first, or (B, 1, C) if the tap wants that alone; C is the embedding
+            size if projected, else the width.
         grid: (h, w) patches, N = h * w, row-major.
         image_size: (H, W) pixels of the encoder's input, the size of anomaly maps.
         windows: per window side k (B, (h - k + 1) * (w - k + 1), D) projected class tokens, row-major positions.

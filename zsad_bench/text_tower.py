@@ -1,8 +1,8 @@
 """Prompts through CLIP's text tower, each distinct beginning only once.
 
 The text tower is causal: what it computes for a token depends on the tokens before it and on nothing else. Prompts of
-an ensemble begin alike ("a photo of a ..."), so the tokens of all prompts form a tree of beginnings, and one row per node
-of that tree is enough. Nothing behind the end token, whose row is the embedding, is computed. Both are exact.
+an ensemble begin alike ("a photo of a ..."), so the tokens of all prompts form a tree of beginnings, and one row per
+node of that tree is enough. Nothing behind the end token, whose row is the embedding, is computed. Both are exact.
 """
 
 from __future__ import annotations
