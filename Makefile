@@ -15,8 +15,9 @@ demo: $(VENV)/.installed  ## every method on the bundled demo, with a leaderboar
 	$(BIN)/python -m zsad_bench.report results/demo
 	@echo "Next: real data and real CLIP weights: $(BIN)/python -m zsad_bench dataset=mvtec dataset.root=<folder of MVTec AD>"
 
+# A process a core with one thread each: most tests are too small to share between threads.
 test: lint  ## ruff, mypy, pytest
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
