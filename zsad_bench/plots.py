@@ -292,7 +292,7 @@ def distribution_figure(images: pd.DataFrame, title: str) -> Figure:
     """
     categories = sorted(images["category"].unique())
     columns = min(4, max(1, len(categories)))
-    rows = -(-len(categories) // columns)
+    rows = max(1, -(-len(categories) // columns))
     with style():
         made, panels = figure(2.6 * columns + 0.4, 2.0 * rows + 0.7, columns, rows)
         for axes, category in zip(panels, categories, strict=False):
