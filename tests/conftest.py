@@ -77,3 +77,13 @@ def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = draw_photos(folder / "photos", CATEGORIES[:2], 18)
     make_run(folder / "example", dataset, METHODS[1:], batch_sizes=(1, 4), seeds=(0, 1))
     return folder / "example"
+
+
+@pytest.fixture(scope="session")
+def example_report(example_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a report of ``example_run``."""
+    for package in ("plotly", "itables", "scikit_posthocs"):
+        pytest.importorskip(package)
+    from zsad_bench.report import write_report
+
+    return write_report([example_run], output=tmp_path_factory.mktemp("report"))

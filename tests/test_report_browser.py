@@ -9,16 +9,13 @@ from pathlib import Path
 
 import pytest
 
-selenium = pytest.importorskip("selenium")
-pytest.importorskip("plotly")
+pytest.importorskip("selenium")
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
-
-from zsad_bench.report import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -30,7 +27,13 @@ pytestmark = pytest.mark.skipif(
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+    for argument in (
+        "--window-size=1600,1000",
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
@@ -40,9 +43,8 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: webdriver.Chrome, example_run: Path, tmp_path_factory: pytest.TempPathFactory) -> webdriver.Chrome:
-    path = write_report([example_run], output=tmp_path_factory.mktemp("page"))
-    browser.get(path.as_uri())
+def page(browser: webdriver.Chrome, example_report: Path) -> webdriver.Chrome:
+    browser.get(example_report.as_uri())
     ready = "return document.body.dataset.board === 'ready' && document.body.dataset.charts === 'ready'"
     WebDriverWait(browser, 90).until(lambda driver: driver.execute_script(ready))
     return browser
@@ -53,7 +55,8 @@ def column(page: webdriver.Chrome, head: str) -> list[str]:
     script = """
         const table = document.getElementById('board');
         const heads = [...table.tHead.rows[0].cells].map(cell => cell.textContent.trim());
-        return [...table.tBodies[0].rows].map(row => row.cells[heads.indexOf(arguments[0])].querySelector('span').textContent);
+        const cell = row => row.cells[heads.indexOf(arguments[0])].querySelector('span');
+        return [...table.tBodies[0].rows].map(row => cell(row).textContent);
     """
     return page.execute_script(script, head)
 
@@ -120,7 +123,8 @@ def test_nothing_is_wider_than_the_window(page: webdriver.Chrome, width: int) ->
     page.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     )
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    measure = "return document.documentElement.scrollWidth"
+    WebDriverWait(page, 30).until(lambda driver: driver.execute_script(measure) <= width)  # charts are drawn anew
     broken = "return [...document.images].filter(image => image.complete && !image.naturalWidth).length"
     assert page.execute_script(broken) == 0
 
