@@ -32,7 +32,8 @@ from zsad_bench.maps import upsample
 from zsad_bench.method import Prediction, Setting
 from zsad_bench.training import TrainableMethod
 
-from .clip_ad import ClipAD, ClipADTransductive
+from .clip_ad import ClipAD, ClipADTransductive, Fusion
+from .text_vectors import TextVector
 
 FOCAL_POWER = 2
 CLAMP = 1e-5
@@ -63,7 +64,7 @@ class ClipADPlus(ClipAD, TrainableMethod):
         prompts: str = "clip_ad",
         checkpoint: str | None = None,
         allow_seen: bool = False,
-        text_vector: str = "mean",
+        text_vector: TextVector = "mean",
         dbscan_eps: float = 0.5,
         dbscan_min_samples: int = 15,
         stages: int = 4,
@@ -71,7 +72,7 @@ class ClipADPlus(ClipAD, TrainableMethod):
         class_weights: bool = True,
         temperature: float = 0.01,
         sigma: float = 8.0,
-        fusion: str = "sum",
+        fusion: Fusion = "sum",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(

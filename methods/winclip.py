@@ -18,7 +18,7 @@ anomalous if ONE of its windows says so, and takes the maximum of the map as ima
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,9 @@ from zsad_bench.maps import upsample
 from zsad_bench.method import Method, Prediction, Setting
 from zsad_bench.prompts import TextFeatures
 
-EVIDENCES = ("anomaly", "normality")
-IMAGE_SCORES = ("text", "map")
+Evidence = Literal["anomaly", "normality"]
+ImageScore = Literal["text", "map"]
+PromptAverage = Literal["unit", "raw"]
 
 
 class WinCLIP(Method):
@@ -57,18 +58,18 @@ class WinCLIP(Method):
         name: str = "winclip",
         variant: str = "paper",
         prompts: str = "winclip",
-        prompt_average: str | None = None,
+        prompt_average: PromptAverage | None = None,
         temperature: float = 0.07,
         windows: Sequence[int] = (2, 3),
         image_term: bool = True,
-        evidence: str = "anomaly",
-        image_score: str = "text",
+        evidence: Evidence = "anomaly",
+        image_score: ImageScore = "text",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
         for key, choice, choices in (
-            ("evidence", evidence, EVIDENCES),
-            ("image_score", image_score, IMAGE_SCORES),
+            ("evidence", evidence, get_args(Evidence)),
+            ("image_score", image_score, get_args(ImageScore)),
         ):
             if choice not in choices:
                 raise UserError(f"method.{key}={choice}: choose {' or '.join(choices)}")

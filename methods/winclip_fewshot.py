@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from zsad_bench.matching import nearest
 from zsad_bench.method import Prediction, Setting
 from zsad_bench.prompts import TextFeatures
 
-from .winclip import WinCLIP
+from .winclip import Evidence, ImageScore, PromptAverage, WinCLIP
 
 # A window that equals a reference window has distance 0, and a harmonic mean with a 0 in it is 0: this gives that
 # without dividing by 0.
@@ -36,9 +36,11 @@ SMALLEST = 1e-12
 # The scales of galleries besides window sides.
 PATCHES, IMAGE = 0, -1
 
-_TERMS = ("patch", "patch_normed", "image", "none")
-_WINDOW_MEANS = ("harmonic", "arithmetic")
-_FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+FurtherScale = Literal["patch", "patch_normed", "image", "none"]
+WindowMean = Literal["harmonic", "arithmetic"]
+Fusion = Literal["mean", "sum", "harmonic"]
+
+_FUSIONS: dict[Fusion, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": lambda language, few_shot: (language + few_shot) / 2,
     "sum": lambda language, few_shot: language + few_shot,
     "harmonic": lambda language, few_shot: 1 / (1 / language + 1 / few_shot.clamp(min=SMALLEST)),
@@ -69,15 +71,15 @@ class WinCLIPFewShot(WinCLIP):
         variant: str = "paper",
         k_shot: int = 1,
         prompts: str = "winclip",
-        prompt_average: str | None = None,
+        prompt_average: PromptAverage | None = None,
         temperature: float = 0.07,
         windows: Sequence[int] = (2, 3),
         image_term: bool = True,
-        further_scale: str = "patch",
-        window_mean: str = "harmonic",
-        fusion: str = "mean",
-        evidence: str = "anomaly",
-        image_score: str = "text",
+        further_scale: FurtherScale = "patch",
+        window_mean: WindowMean = "harmonic",
+        fusion: Fusion = "mean",
+        evidence: Evidence = "anomaly",
+        image_score: ImageScore = "text",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(
@@ -95,9 +97,9 @@ class WinCLIPFewShot(WinCLIP):
         if k_shot < 1:
             raise UserError(f"method.k_shot={k_shot}: must be 1 or more; without references use method=winclip")
         for key, choice, choices in (
-            ("further_scale", further_scale, _TERMS),
-            ("window_mean", window_mean, _WINDOW_MEANS),
-            ("fusion", fusion, tuple(_FUSIONS)),
+            ("further_scale", further_scale, get_args(FurtherScale)),
+            ("window_mean", window_mean, get_args(WindowMean)),
+            ("fusion", fusion, get_args(Fusion)),
         ):
             if choice not in choices:
                 raise UserError(f"method.{key}={choice}: choose {', '.join(choices)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.method import Prediction
-from zsad_bench.methods.text_vectors import TEXT_VECTORS, dbscan_labels, representative
+from zsad_bench.methods.text_vectors import TextVector, dbscan_labels, representative
 from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.prompts import TextFeatures, load_ensemble
 
@@ -259,7 +260,7 @@ def test_dbscan_settings_change_the_vector() -> None:
 
 def test_text_vectors_are_unit_and_agree_on_equal_prompts() -> None:
     same = torch.eye(8)[:1].repeat(30, 1) * 3
-    for choice in TEXT_VECTORS:
+    for choice in get_args(TextVector):
         if choice != "pca":  # equal prompts have equal means, so their one component is the centred vector
             torch.testing.assert_close(representative(same, choice), torch.eye(8)[0])
         assert float(representative(same, choice).norm()) == pytest.approx(1)
