@@ -92,9 +92,19 @@ def save_image(path: Path, pixels: np.ndarray) -> None:
 @pytest.fixture(scope="session")
 def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder of made-up methods on drawn photos, with two seeds; do not change it."""
-    from example_run import CATEGORIES, draw_photos, make_run
+    from example_run import CATEGORIES, METHODS, draw_photos, make_run
 
     folder = tmp_path_factory.mktemp("example")
     dataset = draw_photos(folder / "photos", CATEGORIES[:2], 18)
-    make_run(folder / "example", dataset, batch_sizes=(1, 4), seeds=(0, 1))
+    make_run(folder / "example", dataset, METHODS[1:], batch_sizes=(1, 4), seeds=(0, 1))
     return folder / "example"
+
+
+@pytest.fixture(scope="session")
+def example_report(example_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a report of ``example_run``."""
+    for package in ("plotly", "itables", "scikit_posthocs"):
+        pytest.importorskip(package)
+    from zsad_bench.report import write_report
+
+    return write_report([example_run], output=tmp_path_factory.mktemp("report"))

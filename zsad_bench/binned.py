@@ -83,14 +83,16 @@ def average_precision(curve: Curves, single: NDArray[np.bool_], clump: Array | N
         single: (G,) bins with one score.
         clump: (S,) how many copies a positive has on average; None means 1.
     """
-    marked = curve.true + curve.false
+    gained = np.diff(curve.true, axis=1)
+    used = np.flatnonzero(gained.any(axis=0))  # bins without any positive add nothing
+    n, true, marked = gained[:, used], curve.true[:, used + 1], curve.true[:, used + 1] + curve.false[:, used + 1]
     half = 0.5 if clump is None else clump[:, None] / 2
-    before, n, m = marked[:, :-1] + half, np.diff(curve.true, axis=1), np.diff(marked, axis=1)
+    before = curve.true[:, used] + curve.false[:, used] + half
     with np.errstate(divide="ignore", invalid="ignore"):
+        m = marked + half - before
         share = n / m
-        mixed = share + (curve.true[:, :-1] + half - share * before) / m * np.log1p(m / before)
-        tied = curve.true[:, 1:] / marked[:, 1:]
-    precision = np.where(single[::-1], tied, mixed)
+        mixed = share + (true - n + half - share * before) / m * np.log1p(m / before)
+        precision = np.where(single[::-1][used], true / marked, mixed)
     return _divide(np.sum(np.where(n > 0, n * precision, 0.0), axis=1), curve.true[:, -1])
 
 

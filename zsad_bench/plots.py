@@ -23,6 +23,7 @@ from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#000000")
 MARKERS = "osD^vP*X"
+_LONGEST_LABEL = 40
 LINES = ("-", "--", "-.", ":")
 HEAT = "viridis"
 STYLE = {
@@ -78,6 +79,12 @@ def look(names: Sequence[str]) -> dict[str, dict[str, str]]:
     }
 
 
+def short(text: object) -> str:
+    """A label that leaves room for the figure."""
+    label = str(text)
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 3] + "..."
+
+
 def _sizes(table: pd.DataFrame) -> list[object]:
     """Batch sizes in order, ``all`` last."""
     found = set(table["batch_size"].tolist())
@@ -125,7 +132,7 @@ def _line(
     kind = looks[method]
     axes.errorbar(
         *(x, value, error),
-        label=method,
+        label=short(method),
         color=kind["color"],
         marker=kind["marker"],
         ls=kind["linestyle"],
@@ -137,7 +144,7 @@ def _line(
 
 
 def _title(table: pd.DataFrame, more: str = "") -> str:
-    dataset = str(table["dataset"].iloc[0]) if len(table) else ""
+    dataset = short(table["dataset"].iloc[0]) if len(table) else ""
     return f"{dataset} ({more})" if more else dataset
 
 
@@ -187,7 +194,7 @@ def size_figure(table: pd.DataFrame) -> Figure:
             places = part["size_from"].map({low: place for place, (low, _) in enumerate(ranges)}).to_numpy(float)
             x = places + width * (number - (len(looks) - 1) / 2)
             value, error = (100 * part[name].to_numpy(float) for name in ("value", "error"))
-            axes.bar(x, value, width, label=method, color=looks[str(method)]["color"], edgecolor="white")
+            axes.bar(x, value, width, label=short(method), color=looks[str(method)]["color"], edgecolor="white")
             axes.errorbar(x, value, np.nan_to_num(error), fmt="none", ecolor="#333333", capsize=2, lw=1)
         counts = table.groupby("size_from")["n_regions"].max()
         axes.xaxis.set_major_locator(FixedLocator(list(range(len(ranges)))))
@@ -209,7 +216,12 @@ def speed_figure(table: pd.DataFrame, metric: str) -> Figure:
         for method, part in shown.groupby("method", sort=True):
             kind = looks[str(method)]
             axes.plot(
-                part["images_per_second"], 100 * part["value"], kind["marker"], color=kind["color"], label=method, ms=8
+                part["images_per_second"],
+                100 * part["value"],
+                kind["marker"],
+                color=kind["color"],
+                label=short(method),
+                ms=8,
             )
         front = shown[shown["pareto"]].sort_values("images_per_second")
         axes.plot(
@@ -258,9 +270,9 @@ def heat_figure(table: pd.DataFrame, title: str, unit: str = "%", scale: float =
             np.ma.masked_invalid(values), cmap=HEAT, vmin=low, vmax=max(high, low + 1e-9), aspect="auto"
         )
         axes.set_xticks(
-            range(columns), [str(name) for name in table.columns], rotation=35, ha="right", rotation_mode="anchor"
+            range(columns), [short(name) for name in table.columns], rotation=35, ha="right", rotation_mode="anchor"
         )
-        axes.set_yticks(range(rows), [str(name) for name in table.index])
+        axes.set_yticks(range(rows), [short(name) for name in table.index])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         for y in range(rows):
@@ -292,7 +304,7 @@ def distribution_figure(images: pd.DataFrame, title: str) -> Figure:
     """
     categories = sorted(images["category"].unique())
     columns = min(4, max(1, len(categories)))
-    rows = -(-len(categories) // columns)
+    rows = max(1, -(-len(categories) // columns))
     with style():
         made, panels = figure(2.6 * columns + 0.4, 2.0 * rows + 0.7, columns, rows)
         for axes, category in zip(panels, categories, strict=False):
@@ -343,7 +355,7 @@ def curves_figure(table: pd.DataFrame) -> Figure:
             for method, part in table[table["curve"] == curve].groupby("method", sort=True):
                 kind = looks[str(method)]
                 line = LINES[list(looks).index(str(method)) % len(LINES)]
-                axes.plot(part["x"], part["y"], color=kind["color"], ls=line, lw=1.8, label=method)
+                axes.plot(part["x"], part["y"], color=kind["color"], ls=line, lw=1.8, label=short(method))
             if curve == "image_roc":
                 axes.plot([0, 1], [0, 1], color="#AAAAAA", lw=1)
             axes.set(title=title, xlabel=x, ylabel=y, ylim=(0, 1.02))

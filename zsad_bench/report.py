@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zsad_bench.report", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", metavar="results/<run> | board.key=value")
     parser.add_argument("--output", type=Path, help="folder of the report; by default report in the first run's folder")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     folders = [Path(text) for text in given.folders if "=" not in text]
     try:
         path = write_report(folders, board_options([text for text in given.folders if "=" in text]), given.output)

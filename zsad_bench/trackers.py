@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -89,7 +90,7 @@ class MlflowTracker(Tracker):
     """A run of an MLflow experiment per job.
 
     Args:
-        uri: tracking server, ``sqlite:///<file>`` or a folder.
+        uri: a folder, ``sqlite:///<file>`` (needs the full package ``mlflow``), or a tracking server.
         experiment: name of the experiment.
     """
 
@@ -103,6 +104,8 @@ class MlflowTracker(Tracker):
         """Parameters, metrics (``/`` separates category and metric) and pictures as artifacts."""
         import mlflow
 
+        if "://" not in self.uri or self.uri.startswith("file:"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # recent releases ask for this consent
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_experiment(self.experiment)
         with mlflow.start_run(run_name=job.name):
