@@ -31,7 +31,8 @@ def said(capsys, *words: object) -> tuple[int, str, str]:
 # --- list and check
 
 
-def test_list_names_every_dataset_and_what_lies_in_a_folder(tmp_path, capsys):
+def test_list_names_every_dataset_and_what_lies_in_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     visa(tmp_path / "old name")
     mvtec_ad(tmp_path / "my parts")
     write_image(tmp_path / "clinicdb/Original/1.tif")

@@ -168,7 +168,7 @@ def write(root: Path, entries) -> None:
             continue  # two entries of one path that do not go together
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(entries=files, split_file=st.booleans())
 def test_random_roots(entries, split_file):
     root = Path(tempfile.mkdtemp())
@@ -184,7 +184,7 @@ def test_random_roots(entries, split_file):
         shutil.rmtree(root)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, phases=QUICK, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, derandomize=True, deadline=None, phases=QUICK, suppress_health_check=list(HealthCheck))
 @given(layout=layouts())
 def test_random_roots_of_every_layout(layout):
     key, entries = layout
