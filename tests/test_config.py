@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from conftest import TINY_MODEL
 from zsad_bench.config import compose_config, expand_sweep, identity, run_name
+from zsad_bench.encoder_plan import plan_encoder
 from zsad_bench.errors import UserError
 from zsad_bench.prompts import ensemble_names
 
@@ -168,3 +170,10 @@ def test_configuration_does_not_import_torch() -> None:
         "import sys; from zsad_bench.config import compose_config; compose_config(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_compiled_code_has_an_identity_of_its_own() -> None:
+    plain, compiled = (compose_config([f"encoder.compile={value}"]) for value in ("false", "true"))
+    assert identity(plain, ["tile"]) != identity(compiled, ["tile"])
+    options = (str(TINY_MODEL), None, None, "cpu", "bf16", "squash", 8, None, 16)
+    assert plan_encoder(*options, False).key != plan_encoder(*options, True).key

@@ -46,7 +46,7 @@ MINIMUM = {
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
     *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker"),
-    *("encoder.device", "encoder.chunk_size", "encoder.compile", "fail_fast", "shard", "shard_by"),
+    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard", "shard_by"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
@@ -400,5 +400,5 @@ def _files_by_content(values: dict[str, object]) -> dict[str, object]:
 
 # Raised when a change of the code changes numbers, so that results of older versions are computed again.
 RESULT_FORMAT = 1
-_NOT_IN_FEATURES = ("device", "chunk_size", "compile", "sha256")
+_NOT_IN_FEATURES = ("device", "chunk_size", "sha256")
 _DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected", "about"}

@@ -22,7 +22,7 @@ from zsad_bench.method import Method
 from zsad_bench.plugins import build
 
 FILE = "requests.json"
-_NO_FEATURES = ("device", "chunk_size", "compile", "sha256")
+_NO_FEATURES = ("device", "chunk_size", "sha256")
 
 
 def target(config: DictConfig) -> str:
