@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ from zsad_bench.prompts import TextFeatures
 from zsad_bench.views import VIEWS
 
 PATCHES = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
-ADAPTERS = ("text", "linear")
+Adapter = Literal["text", "linear"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class AnoCLIP(Method):
         pooling: int = 3,
         views: str | int | Sequence[int] | None = None,
         adapt: bool = False,
-        adapter: str = "text",
+        adapter: Adapter = "text",
         steps: int = 5,
         lr: float = 0.001,
         noise: float = 0.055,
@@ -94,8 +95,8 @@ class AnoCLIP(Method):
                 raise UserError(f"method.{key}={number}: must be above 0")
         if pooling < 1 or pooling % 2 == 0:
             raise UserError(f"method.pooling={pooling}: must be an odd number of patches")
-        if adapter not in ADAPTERS:
-            raise UserError(f"method.adapter={adapter}: choose {' or '.join(ADAPTERS)}")
+        if adapter not in get_args(Adapter):
+            raise UserError(f"method.adapter={adapter}: choose {' or '.join(get_args(Adapter))}")
         if steps < 1:
             raise UserError(f"method.steps={steps}: must be at least 1; adapt=false switches the adaptation off")
         self.temperature = temperature
@@ -106,6 +107,7 @@ class AnoCLIP(Method):
         self.steps = steps
         self.lr = lr
         self.noise = noise
+        self.lookback = None if adapt and reference_quirks else 0
 
     def request(self) -> FeatureRequest:
         """Value-value patch tokens, and the class tokens of the views."""

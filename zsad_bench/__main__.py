@@ -1,6 +1,6 @@
 """The command line: ``python -m zsad_bench key=value ...`` or ``zsad-bench``.
 
-``-m`` sweeps, ``data check`` looks at files.
+``-m`` sweeps, ``data`` looks at datasets.
 
 Exit codes: 0 done; 1 a bug, or problems found by ``data check``; 2 a mistake of the user; 130 interrupted.
 """
@@ -13,15 +13,12 @@ import os
 import shlex
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-import hydra
-
 from zsad_bench import __version__, job
-from zsad_bench.cluster import launch_overrides, launcher_of
-from zsad_bench.config import CONFIG_MODULE, compose_config, expand_sweep, feature_jobs, sweep_size, with_name
+from zsad_bench.cluster import launch, launcher_of, start_hydra
+from zsad_bench.config import compose_config, expand_seeds, expand_sweep, feature_jobs, plain, with_name
 from zsad_bench.errors import UserError
 from zsad_bench.interrupt import EXIT_CODE, prompt_interrupts
 
@@ -70,11 +67,12 @@ def _benchmark(given: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"zsad-bench {__version__}")
     flags, rest = parser.parse_known_args(given)
     if any(text.startswith("-") for text in rest):  # --help, --cfg, --info and whatever else Hydra knows
-        _start_hydra(given)
+        start_hydra(given)
         return 0
     if flags.config_dir:
         rest = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]", *rest]
-    rest = with_name(rest)
+    flags.multirun |= any(text.startswith("seeds=") for text in rest)
+    rest = with_name(expand_seeds(rest))
     jobs = expand_sweep(rest) if flags.multirun else [rest]
     configs = [compose_config(each) for each in jobs]
     launcher = launcher_of(jobs[0])
@@ -82,75 +80,25 @@ def _benchmark(given: list[str]) -> int:
         raise UserError(f"cluster: the launcher {launcher} runs sweeps, also those of a single job; add -m")
     folder = Path(configs[0].results_dir) / configs[0].name
     _prepare(folder, report_only=configs[0].overwrite == "never")
+    _record_command(folder, given)
     if flags.multirun:
         from zsad_bench.union import union_of, write_union
 
         write_union(folder, union_of(compose_config(each) for each in feature_jobs(rest)))
     try:
         if launcher:
-            _launch(launcher, rest, folder)
+            launch(launcher, rest, folder)
         else:
-            _start_hydra([*(["-m"] if flags.multirun else []), *rest])
+            start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
-        _report(folder, flags.multirun)
+        _report(folder, flags.multirun, plain(configs[0].board))
     return job.exit_code(folder)
 
 
-def _launch(launcher: str, overrides: list[str], folder: Path) -> None:
-    """Run a sweep in other processes.
-
-    Raises:
-        UserError: the launcher could not start, or a worker was lost, for instance for want of memory.
-    """
-    from zsad_bench import console
-
-    console.err.print(f"{launcher}: {sweep_size(overrides)} jobs, results in {folder}", style="dim", soft_wrap=True)
-    try:
-        with _whole_errors():
-            _start_hydra(["-m", *overrides, *launch_overrides(folder)])
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise UserError(
-            f"launcher {launcher}: {type(error).__name__}: {reason[0]} (finished categories are kept, and the same "
-            "command computes the rest)"
-        ) from error
-
-
-@contextmanager
-def _whole_errors() -> Iterator[None]:
-    """Hydra raises errors instead of printing them and leaving."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]
-        if before is not None:
-            os.environ["HYDRA_FULL_ERROR"] = before
-
-
 def _data(given: list[str]) -> int:
-    if given[:1] != ["check"]:
-        raise UserError("usage: zsad-bench data check dataset=<name> [dataset.root=<folder>]")
-    from zsad_bench import console
-    from zsad_bench.data import Dataset
-    from zsad_bench.data_check import check
-    from zsad_bench.plugins import build
+    from zsad_bench.data_commands import main as data_main
 
-    dataset = build(compose_config(given[1:]).dataset, Dataset, "dataset")  # type: ignore[type-abstract]
-    return check(dataset, console.out)
-
-
-def _start_hydra(arguments: list[str]) -> None:
-    """Hand over to Hydra, which reads ``sys.argv``."""
-    before = sys.argv
-    sys.argv = [before[0], *arguments]
-    try:
-        hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job.run)()
-    finally:
-        sys.argv = before
+    return data_main(given)
 
 
 def _prepare(folder: Path, report_only: bool) -> None:
@@ -167,12 +115,23 @@ def _prepare(folder: Path, report_only: bool) -> None:
     probe.unlink()
 
 
-def _report(folder: Path, sweep: bool) -> None:
+def _record_command(folder: Path, given: list[str]) -> None:
+    """Add the command to ``commands.txt`` of the results folder, so that reports can say how to reproduce it."""
+    from zsad_bench.files import write_atomic
+
+    path = folder / "commands.txt"
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    line = f"python -m zsad_bench {shlex.join(given)}".strip()
+    write_atomic(path, "\n".join([*(other for other in known if other != line), line]) + "\n")
+
+
+def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:
     """Rebuild the tables and show them."""
     from zsad_bench import console
-    from zsad_bench.results import write_tables
+    from zsad_bench.leaderboard import BoardOptions
+    from zsad_bench.tables import write_tables
 
-    tables = write_tables(folder)
+    tables = write_tables(folder, BoardOptions.from_config(board))
     if sweep:
         console.show_leaderboard(tables.leaderboard, folder / "leaderboard.csv")
     else:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import compose
+import hydra
 
-from zsad_bench.config import hydra_session
-from zsad_bench.job import BASIC_LAUNCHER
+from zsad_bench import job
+from zsad_bench.config import CONFIG_MODULE, hydra_session, sweep_size
+from zsad_bench.errors import UserError
 
 # Variables that say where data, weights and features are. A worker may be started by a daemon with another environment.
 _ENVIRONMENT = ("ZSAD_DATA", "ZSAD_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TORCH_HOME")
@@ -18,17 +21,63 @@ _ENVIRONMENT = ("ZSAD_DATA", "ZSAD_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OF
 def launcher_of(overrides: Sequence[str]) -> str | None:
     """Name of the launcher that ``cluster=...`` or ``hydra/launcher=...`` chooses; None for this process."""
     with hydra_session():
-        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        config = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
     name = str(config.hydra.runtime.choices["hydra/launcher"])
-    return None if name == BASIC_LAUNCHER else name
+    return None if name == job.BASIC_LAUNCHER else name
 
 
-def launch_overrides(folder: Path) -> list[str]:
-    """What Hydra is told besides the user's choices, so that workers write into the same folder and read the same data.
+def start_hydra(arguments: list[str]) -> None:
+    """Hand over to Hydra, which reads ``sys.argv``."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job.run)()
+    finally:
+        sys.argv = before
+
+
+def launch(launcher: str, overrides: Sequence[str], folder: Path) -> None:
+    """Run a sweep in other processes and wait for its end.
 
     Args:
-        folder: results folder of the sweep.
+        launcher: its name, for messages.
+        overrides: the sweep.
+        folder: its results folder.
+
+    Raises:
+        UserError: the launcher could not start, or a worker was lost, for instance for want of memory.
     """
+    from zsad_bench import console
+
+    console.err.print(f"{launcher}: {sweep_size(overrides)} jobs, results in {folder}", style="dim", soft_wrap=True)
+    try:
+        with _whole_errors():
+            start_hydra(["-m", *overrides, *_launch_overrides(folder)])
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"launcher {launcher}: {type(error).__name__}: {reason[0]} (finished categories are kept, and the same "
+            "command computes the rest)"
+        ) from error
+
+
+@contextmanager
+def _whole_errors() -> Iterator[None]:
+    """Hydra raises errors instead of printing them and leaving."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _launch_overrides(folder: Path) -> list[str]:
+    """Besides the choices of the user: workers write into the same folder and read the same data."""
     settings = {"hydra.sweep.dir": str(folder.absolute())}
     settings |= {f"+hydra.job.env_set.{name}": os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return [f"{key}={_quoted(value)}" for key, value in settings.items()]

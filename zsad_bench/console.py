@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from zsad_bench.listener import Listener
 from zsad_bench.results import percent, shown_metrics
 
 # A file or pipe has no width of its own: wide enough for every column.
@@ -27,6 +28,10 @@ def warn(message: str) -> None:
 def fail(message: str) -> None:
     """An error in one line on the error stream."""
     err.print(Text(f"error: {message}", style="bold red"), soft_wrap=True)
+
+
+SUSPICIOUS = 0.4
+"""A method that ranks images worse than this is more likely wired wrongly than bad."""
 
 
 class _Speed(ProgressColumn):
@@ -64,13 +69,13 @@ class JobProgress:
         self._progress.update(self._encoding, visible=False)
         self._progress.advance(self._predicted, count)
 
-    def encoding(self, count: int) -> None:
-        """So many images of the category have to be encoded first."""
-        self._progress.reset(self._encoding, total=count, visible=True)
-
-    def encoded(self, count: int) -> None:
-        """So many more images are encoded."""
-        self._progress.advance(self._encoding, count)
+    @property
+    def listener(self) -> Listener:
+        """Shows how encoding goes on."""
+        return Listener(
+            starts=lambda count: self._progress.reset(self._encoding, total=count, visible=True),
+            encoded=lambda count: self._progress.advance(self._encoding, count),
+        )
 
 
 _WIDTHS = {"method": 10, "category": 10}
@@ -126,11 +131,15 @@ def show_leaderboard(board: pd.DataFrame, path: Path) -> None:
     """Print the leaderboard of a sweep."""
     if board.empty:
         return
-    out.print(
-        _table(
-            "leaderboard",
-            board,
-            ["rank", "method", "variant", "setting", "dataset", "encoder", "batch_size", "seed", "categories"],
-        )
-    )
+    labels = [
+        *("rank", "method", "variant", "setting", "dataset", "protocol"),
+        *("encoder", "batch_size", "seed", "categories"),
+    ]
+    out.print(_table("leaderboard", board, labels))
+    for row in board.to_dict("records"):
+        if row["image_auroc"] < SUSPICIOUS:
+            warn(
+                f"{row['method']}, batch {row['batch_size']}: image AUROC {percent(row['image_auroc'])} is worse than "
+                "chance; look for a flipped sign, wrong weights or wrong labels"
+            )
     out.print(Text(f"leaderboard: {path}"), soft_wrap=True)

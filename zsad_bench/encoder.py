@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Protocol, cast
 
 import numpy as np
@@ -19,11 +19,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from zsad_bench import dense
-from zsad_bench.encoder_plan import PRECISIONS, EncoderPlan, EncoderSpec, plan_encoder
+from zsad_bench.chunks import Chunks
+from zsad_bench.compiled import CompiledWalk
+from zsad_bench.encoder_plan import EncoderPlan, EncoderSpec, plan_encoder
 from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
+from zsad_bench.precision import PRECISIONS
 from zsad_bench.preprocess import Geometry, image_to_array, normalise
 from zsad_bench.prompts import TextCache
+from zsad_bench.text_tower import TextTower
+from zsad_bench.text_tower import supported as text_tower_supported
 from zsad_bench.views import augmented_views
 from zsad_bench.weights import ModelConfig, Weights, load_weights
 
@@ -110,6 +115,16 @@ class ClipEncoder(Encoder):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.visual = cast(VisionTransformer, model.visual)
+        self.chunks = Chunks(plan.chunk_size)
+
+    @cached_property
+    def tower(self) -> dense.Tower:
+        """The image tower, ready to be walked; made when it is first needed."""
+        return dense.Tower(self.visual, pack=False if self.plan.compile else None)
+
+    @cached_property
+    def _walk(self) -> Callable[[Tensor, tuple[Tap, ...]], tuple[Tensor, dict[Tap, Tensor]]]:
+        return CompiledWalk(self.tower) if self.plan.compile else partial(dense.dense_forward, self.tower)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
@@ -120,20 +135,15 @@ class ClipEncoder(Encoder):
         if any(not 1 <= side <= min(self.spec.grid) for side in request.windows):
             raise ValueError(f"windows of {request.windows} patches do not fit the grid {self.spec.grid}")
         ids = tuple(image_ids) or tuple(str(index) for index in range(len(pixels)))
-        chunk = self.plan.chunk_size
-        chunks = zip(pixels.split(chunk), range(0, len(pixels), chunk), strict=True)
-        parts = [self._encode_chunk(chunk, request, ids[start : start + len(chunk)]) for chunk, start in chunks]
+        parts = self.chunks.run(lambda part: self._encode_chunk(pixels[part], request, ids[part]), len(pixels))
         batch = FeatureBatch.concatenate(parts)
         return replace(batch, pixels=pixels, encode=self.encode) if request.pixels else batch
 
     def _encode_chunk(self, pixels: Tensor, request: FeatureRequest, image_ids: tuple[str, ...]) -> FeatureBatch:
         images = self._to_device(pixels)
         resolved = {tap: tap.resolve(self.spec.n_blocks) for tap in request.taps}
-        class_tokens, taken = dense.dense_forward(self.visual, images, sorted(set(resolved.values()), key=repr))
-        windows = {
-            side: self._rounded(dense.window_forward(self.visual, images, self.spec.grid, side))
-            for side in request.windows
-        }
+        class_tokens, taken = self._walk(images, tuple(sorted(set(resolved.values()), key=repr)))
+        windows = dense.window_forward(self.tower, images, self.spec.grid, request.windows) if request.windows else {}
         class_tokens = self._rounded(class_tokens)
         return FeatureBatch(
             image_ids=image_ids,
@@ -141,17 +151,23 @@ class ClipEncoder(Encoder):
             tokens={tap: self._rounded(taken[target]) for tap, target in resolved.items()},
             grid=self.spec.grid,
             image_size=(self.spec.image_size, self.spec.image_size),
-            windows=windows,
-            views={view: class_tokens if view == 0 else self._view(pixels, view) for view in request.views},
+            windows={side: self._rounded(vectors) for side, vectors in windows.items()},
+            views={**({0: class_tokens} if 0 in request.views else {}), **self._views(pixels, request.views)},
         )
 
     def _to_device(self, pixels: Tensor) -> Tensor:
         return pixels.to(self.plan.device, PRECISIONS[self.plan.precision])
 
-    def _view(self, pixels: Tensor, view: int) -> Tensor:
-        """Class tokens (B, D) of one augmented view of a chunk."""
-        images = self._to_device(augmented_views(pixels.float(), [view])[:, 0])
-        return self._rounded(dense.dense_forward(self.visual, images)[0])
+    def _views(self, pixels: Tensor, views: Sequence[int]) -> dict[int, Tensor]:
+        """Class tokens (B, D) of the augmented views of a chunk, as many views at a time as fill a chunk."""
+        derived = [view for view in views if view != 0]
+        at_once = max(1, self.chunks.size // len(pixels))
+        tokens: dict[int, Tensor] = {}
+        for group in (derived[start : start + at_once] for start in range(0, len(derived), at_once)):
+            images = self._to_device(augmented_views(pixels.float(), group).flatten(0, 1))
+            encoded = self._rounded(self._walk(images, ())[0]).unflatten(0, (len(pixels), len(group)))
+            tokens.update(zip(group, encoded.unbind(dim=1), strict=True))
+        return tokens
 
     def _rounded(self, features: Tensor) -> Tensor:
         """Float32 with values that the storage type holds exactly."""
@@ -163,12 +179,18 @@ class ClipEncoder(Encoder):
             )
         return stored.float()
 
+    @cached_property
+    def _text_tower(self) -> TextTower | None:
+        return TextTower(self.model) if text_tower_supported(self.model) else None
+
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str], chunk_size: int = 64) -> Tensor:
-        """Text embeddings (n, D) float32, not normalised."""
-        tokens = self.tokenizer(list(prompts)).to(self.plan.device)
+        """Text embeddings (n, D) float32, not normalised; unusual text towers encode ``chunk_size`` at a time."""
+        tokens = self.tokenizer(list(prompts))
+        if self._text_tower is not None:
+            return self._text_tower.encode(tokens).float()
         encode = cast(Callable[[Tensor], Tensor], self.model.encode_text)
-        return torch.cat([encode(chunk).float() for chunk in tokens.split(chunk_size)])
+        return torch.cat([encode(chunk).float() for chunk in tokens.to(self.plan.device).split(chunk_size)])
 
 
 class LazyEncoder(Encoder):
@@ -230,9 +252,10 @@ def load_encoder(
     device: str = "cpu",
     precision: str = "fp32",
     resize: str = "squash",
-    chunk_size: int = 8,
+    chunk_size: int | str | None = "auto",
     sha256: str | None = None,
     feature_bits: int = 32,
+    compile: bool = False,
 ) -> ClipEncoder:
     """Load any ViT CLIP of open_clip.
 
@@ -242,18 +265,23 @@ def load_encoder(
         image_size: side of the square input in pixels, a multiple of the patch size; None is the model's own. Position
             embeddings are interpolated.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. Features come out as float32.
+        precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. ``auto`` takes what is fastest here,
+            see :mod:`zsad_bench.precision`. Features come out as float32.
         resize: ``squash`` or ``shortest``, see :class:`~zsad_bench.preprocess.Geometry`.
-        chunk_size: images that go through the tower at once; throughput and memory only.
+        chunk_size: images that go through the tower at once; throughput and memory only. ``auto`` or None fits it to
+            the device; whatever it is, it is halved when memory runs out.
         sha256: refuse a weights file with another checksum.
         feature_bits: 16 rounds features to the 16 bits in which they are stored (bfloat16 with ``bf16``, where nothing
             is lost, else float16), so that results are the same with and without stored features; 32 keeps float32.
+        compile: run the dense walk through ``torch.compile``, which takes a minute or more for every new set of taps.
 
     Raises:
         UserError: anything of the above that does not exist, fit or load, in one line with the remedy.
     """
     return build_encoder(
-        plan_encoder(model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits)
+        plan_encoder(
+            model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits, compile
+        )
     )
 
 
@@ -284,11 +312,14 @@ def shared_encoder(
     device: str,
     precision: str,
     resize: str,
-    chunk_size: int,
+    chunk_size: int | str | None,
     sha256: str | None,
     feature_bits: int,
+    compile: bool,
 ) -> LazyEncoder:
     """An encoder that is kept for the process: the jobs of a sweep load CLIP once, and only if they need it."""
     return LazyEncoder(
-        plan_encoder(model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits)
+        plan_encoder(
+            model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits, compile
+        )
     )

@@ -18,15 +18,19 @@ from zsad_bench.data import Sample
 from zsad_bench.encoder import Encoder
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
-from zsad_bench.evaluation import Evaluated, evaluate_images, evaluate_pixels, fingerprint, read_masks
-from zsad_bench.feature_source import FeatureSource, Listener, SourceBatch
+from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.feature_source import FeatureSource
 from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.labels import dataset_label
+from zsad_bench.listener import Listener
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
 from zsad_bench.preprocess import Geometry
 from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
+from zsad_bench.sharding import Predicted, Shard
+from zsad_bench.summaries import PixelSummary, summarise
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,12 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class CategoryOutput:
-    """A category's result, and the maps (n, H, W) float32 of its samples for whoever makes pictures."""
+    """A category's result, its pixel histograms, and the maps (n, H, W) float32 of its samples for making pictures."""
 
     result: CategoryResult
     samples: list[Sample]
     maps: NDArray[np.float32]
+    summary: PixelSummary | None = None
 
 
 @dataclass
@@ -69,7 +74,8 @@ class Evaluator:
         wanted: what other methods will ask of the same images; encoded in the same pass if there is one.
 
     Raises:
-        UserError: on construction, when the method's settings do not fit the encoder or its prompts do not exist.
+        UserError: on construction, when the method's settings do not fit the encoder, its prompts do not exist, or it
+            refuses the dataset.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Evaluator:
         self.dataset, self.encoder = source.dataset, source.encoder
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
         method.attach(self.encoder.spec, options.seed)
+        method.variant_on(dataset_label(self.dataset), self.dataset.categories)
         self.request = method.request()
         if self.ensemble is not None:
             warn_unknown_states(self.encoder, self.ensemble)
@@ -101,44 +108,90 @@ class Evaluator:
         Raises:
             UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite.
         """
+        return self.measure(category, samples, self.predict(category, samples, None, advance, listener))
+
+    def predict(
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        shard: Shard | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+        listener: Listener | None = None,
+    ) -> Predicted:
+        """Predictions of all batches of a category, or of those of a shard; see :meth:`evaluate`."""
         watch = _Stopwatch()
         with watch.time("text"):
             self.method.prepare(self._text(category))
         if self.method.k_shot:
             with watch.time("encode"):
                 self.method.take_references(self._references(category))
-        done: list[Sample] = []
-        unreadable: list[UserError] = []
+        batches = self._compose(category, samples)
+        mine = range(len(batches)) if shard is None else shard.batches(len(batches))
+        # Batches before the first one of a shard are predicted only for what the method remembers of them.
+        start = max(0, mine.start - self._lookback(shard))
+        chosen = batches[start : mine.stop] if mine else []
+        done: list[str] = []
+        unreadable: list[str] = []
         predictions: list[Prediction] = []
-        for batch in self._batches(category, samples, replace(listener or Listener(), time=watch.time)):
-            unreadable += batch.unreadable
+        numbers: list[int] = []
+        timed = replace(listener or Listener(), time=watch.time)
+        found = self.source.batches(category, chosen, self.request, self.wanted, timed, samples)
+        for number, batch in enumerate(found, start=start):
+            prediction = None
             if batch.features is not None:
-                done += batch.samples
                 with watch.time("score"):
-                    predictions.append(self.method.predict(batch.features))
+                    prediction = self.method.predict(batch.features)
+            if number not in mine:
+                continue
+            unreadable += map(str, batch.unreadable)
+            if prediction is not None:
+                done += [sample.image_id for sample in batch.samples]
+                predictions.append(prediction)
+                numbers.append(number)
             advance(len(batch.samples) + len(batch.unreadable))
-        if not done:
-            raise UserError(f"{self.dataset.name}/{category}: no image could be read; the first: {unreadable[0]}")
+        return Predicted(tuple(done), tuple(predictions), tuple(numbers), tuple(unreadable), watch.seconds)
+
+    def measure(self, category: str, samples: Sequence[Sample], predicted: Predicted) -> CategoryOutput:
+        """Metrics of the predictions of a whole category; see :meth:`evaluate`."""
+        if not predicted.image_ids:
+            raise UserError(
+                f"{self.dataset.name}/{category}: no image could be read; the first: {predicted.unreadable[0]}"
+            )
+        by_id = {sample.image_id: sample for sample in samples}
+        done = [by_id[name] for name in predicted.image_ids]
+        sizes = zip(predicted.numbers, predicted.predictions, strict=True)
+        batches = [number for number, prediction in sizes for _ in range(len(prediction.scores))]
+        watch = _Stopwatch(dict(predicted.seconds))
         with watch.time("score"):
-            scores, maps = self._finish(category, predictions)
+            scores, maps = self._finish(category, predicted.predictions)
         with watch.time("metrics"):
-            metrics, notes = self._measure(done, scores, maps)
+            metrics, notes, summary = self._measure(done, scores, maps)
         images = [
-            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score))
-            for sample, score in zip(done, scores, strict=True)
+            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number)
+            for sample, score, number in zip(done, scores, batches, strict=True)
         ]
         result = CategoryResult(
             category=category,
             n_images=len(done),
             n_anomalous=sum(sample.label == 1 for sample in done),
-            n_skipped=len(unreadable),
+            n_skipped=len(predicted.unreadable),
             metrics=metrics,
-            notes="; ".join([f"left out: {error}" for error in unreadable] + notes),
+            notes="; ".join([f"left out: {error}" for error in predicted.unreadable] + notes),
             fingerprint=fingerprint(samples),
             images=tuple(sorted(images, key=lambda image: image.image_id)),
             timing=self._timing(watch, len(done)),
         )
-        return CategoryOutput(result, done, maps)
+        return CategoryOutput(result, done, maps, summary)
+
+    def _lookback(self, shard: Shard | None) -> int:
+        if shard is None:
+            return 0
+        if self.method.lookback is None:
+            raise UserError(
+                f"shard={shard.index}/{shard.count}: with these settings, predictions of {self.method.name} depend on "
+                "all batches before them; use shard_by=category"
+            )
+        return self.method.lookback
 
     def _text(self, category: str) -> TextFeatures | None:
         if self.ensemble is None:
@@ -152,12 +205,13 @@ class Evaluator:
         chosen = choose_references(self.dataset, category, self.method.k_shot, seed)
         return self.source.references(category, chosen, self.request)
 
-    def _batches(self, category: str, samples: Sequence[Sample], listener: Listener) -> Iterator[SourceBatch]:
+    def _compose(self, category: str, samples: Sequence[Sample]) -> list[list[Sample]]:
         seed = named_seed(self.options.seed, self.dataset.name, category)
-        batches = compose_batches(samples, self.options.batch_size, seed)
-        return self.source.batches(category, batches, self.request, self.wanted, listener)
+        return compose_batches(samples, self.options.batch_size, seed)
 
-    def _finish(self, category: str, predictions: list[Prediction]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _finish(
+        self, category: str, predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         final = self.method.finalize(predictions)
         scores = torch.cat([prediction.scores for prediction in final]).float().cpu().numpy()
         maps = torch.cat([prediction.maps for prediction in final]).float().cpu().numpy()
@@ -168,12 +222,16 @@ class Evaluator:
             )
         return scores, maps
 
-    def _measure(self, samples: list[Sample], scores: NDArray[np.float32], maps: NDArray[np.float32]) -> Evaluated:
+    def _measure(
+        self, samples: list[Sample], scores: NDArray[np.float32], maps: NDArray[np.float32]
+    ) -> tuple[dict[str, float], list[str], PixelSummary | None]:
         size = self.options.evaluation_size or self.encoder.geometry.size
         masks = read_masks(self.dataset, samples, Geometry(size, self.encoder.geometry.resize))
         image_values, image_notes = evaluate_images(samples, scores)
-        pixel_values, pixel_notes = evaluate_pixels(samples, masks, resize_maps(maps, size), self.options.sweep200)
-        return {**image_values, **pixel_values}, image_notes + pixel_notes
+        resized = resize_maps(maps, size)
+        pixel_values, pixel_notes = evaluate_pixels(samples, masks, resized, self.options.sweep200)
+        summary = summarise([sample.image_id for sample in samples], masks, resized)
+        return {**image_values, **pixel_values}, image_notes + pixel_notes, summary
 
     def _timing(self, watch: _Stopwatch, n_images: int) -> dict[str, float | str]:
         seconds = {f"seconds_{stage}": round(value, 4) for stage, value in watch.seconds.items()}

@@ -21,7 +21,9 @@ def tap_name(tap: Tap) -> str:
         parts += [f"{''.join(stream.attention)}{stream.start}", str(stream.restart)]
         parts += ["e"] if stream.embedding else []
     parts += ["projected"] if tap.projected else []
+    parts += ["normed"] if tap.normed else []
     parts += ["after_attention"] if tap.after_attention else []
+    parts += ["class"] if tap.class_only else []
     return ".".join(parts)
 
 

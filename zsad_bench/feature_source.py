@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +25,7 @@ from zsad_bench.encoder import Encoder
 from zsad_bench.errors import UserError
 from zsad_bench.feature_items import assemble, items_of, split, stack
 from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.listener import Listener
 from zsad_bench.preprocess import image_to_array
 from zsad_bench.store import FeatureStore
 
@@ -42,28 +42,6 @@ class SourceBatch:
     samples: tuple[Sample, ...]
     features: FeatureBatch | None
     unreadable: tuple[UnreadableImage, ...]
-
-
-def _ignore(_: int) -> None: ...
-
-
-def _untimed(_: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who wants to know how encoding goes on.
-
-    Attributes:
-        starts: hears how many images of a category have to be encoded.
-        encoded: hears how many more are done.
-        time: context manager around a stage, ``load``, ``encode`` or ``read`` (stored features).
-    """
-
-    starts: Callable[[int], None] = _ignore
-    encoded: Callable[[int], None] = _ignore
-    time: Callable[[str], AbstractContextManager[None]] = _untimed
 
 
 class FeatureSource:
@@ -97,6 +75,7 @@ class FeatureSource:
         request: FeatureRequest,
         wanted: FeatureRequest | None = None,
         listener: Listener | None = None,
+        population: Sequence[Sample] | None = None,
     ) -> Iterator[SourceBatch]:
         """The features of batch after batch.
 
@@ -106,6 +85,7 @@ class FeatureSource:
             request: what the method needs.
             wanted: what other methods will need of the same images; encoded in the same pass if there is one.
             listener: hears of progress and times.
+            population: all images of the category, if the batches hold only some of them.
 
         Raises:
             UnreadableImage: unless unreadable images are skipped; names the file.
@@ -116,7 +96,8 @@ class FeatureSource:
             yield from self._encoded_batches(batches, request, listener)
             return
         work = _Category(self, self.store, category, listener)
-        work.ensure(sorted((s for batch in batches for s in batch), key=lambda s: s.image_id), request, wanted)
+        needed = [sample for batch in batches for sample in batch]
+        work.ensure(needed, population or needed, request, wanted)
         loader = self._load(batches) if request.pixels else None
         for batch in batches:
             loaded = next(loader) if loader is not None else None
@@ -181,12 +162,19 @@ class _Category:
             raise error
         self.unreadable[sample.image_id] = error
 
-    def ensure(self, samples: Sequence[Sample], request: FeatureRequest, wanted: FeatureRequest | None) -> None:
+    def ensure(
+        self,
+        needed: Sequence[Sample],
+        population: Sequence[Sample],
+        request: FeatureRequest,
+        wanted: FeatureRequest | None,
+    ) -> None:
         """Encode what is missing, group by group; groups that another process works on are left to it."""
+        samples = sorted(population, key=lambda sample: sample.image_id)
         own = items_of(request, self.blocks)
         every = own | (items_of(wanted, self.blocks) if wanted else {})
         keys = {sample.image_id: self.key(sample) for sample in samples}
-        missing = self.store.missing(self.place, keys.values(), own)
+        missing = self.store.missing(self.place, [keys[sample.image_id] for sample in needed], own)
         groups = [list(samples[start : start + GROUP]) for start in range(0, len(samples), GROUP)]
         todo = [group for group in groups if any(keys[sample.image_id] in missing for sample in group)]
         if not todo:
@@ -250,8 +238,10 @@ class _Category:
         self.store.put(place, keys, {name: part.to(storage) for name, part in items.items()})
 
     def _start_reading(self, group: Sequence[Sample], pool: ThreadPoolExecutor) -> None:
+        geometry = self.source.encoder.geometry
+
         def read(sample: Sample) -> NDArray[np.uint8]:
-            return image_to_array(self.source.dataset.read_image(sample), self.source.encoder.geometry)
+            return image_to_array(self.source.dataset.read_image(sample, geometry.size), geometry)
 
         for sample in group:
             if sample.image_id not in self._loading:

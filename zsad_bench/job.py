@@ -46,11 +46,15 @@ def run(config: DictConfig) -> None:
 
     start = time.perf_counter()
     try:
+        from zsad_bench.plugins import build
         from zsad_bench.runner import run_job
         from zsad_bench.threads import limit_threads
+        from zsad_bench.trackers import Tracker
 
         limit_threads(config.threads)
+        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
         done = run_job(config, folder, show_progress=not launched)
+        tracker.log(done)
         if launched:
             seconds = time.perf_counter() - start
             console.err.print(f"{done.path.name}: done in {seconds:.1f} s", style="dim", soft_wrap=True)

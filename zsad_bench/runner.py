@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,17 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
 from zsad_bench.batching import limited
-from zsad_bench.config import CONFIG_MODULE, identity
+from zsad_bench.config import identity, without_seed
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import LazyEncoder, shared_encoder
 from zsad_bench.encoder_plan import weights_label
 from zsad_bench.evaluation import fingerprint
 from zsad_bench.evaluator import EvaluationOptions, Evaluator
-from zsad_bench.feature_source import FeatureSource, Listener
+from zsad_bench.feature_source import FeatureSource
+from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
-from zsad_bench.sheets import write_maps
+from zsad_bench.sharding import Parts, Predicted, Shard
+from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.union import read_union
 from zsad_bench.weights import local_weights_sha256, native_image_size
@@ -54,36 +55,23 @@ def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
     return FeatureSource(dataset, encoder, store, skip_unreadable=config.on_error == "skip", may_encode=may_encode)
 
 
-def dataset_label(dataset: Dataset) -> str:
-    """What rows call the dataset: its name, unless that is a published name and the categories are others.
-
-    Any MVTec-style folder can be read with ``dataset=mvtec``; its numbers must not pass for those of MVTec AD. They get
-    the root folder's name, or whatever ``dataset.name`` says.
-    """
-    genuine = all(dataset.has_class_name(category) for category in dataset.categories)
-    return dataset.name if genuine or dataset.name not in bundled_dataset_names() else dataset.root.resolve().name
-
-
-@lru_cache(maxsize=1)
-def bundled_dataset_names() -> frozenset[str]:
-    """Names that the YAML files in ``conf/dataset`` give."""
-    folder = resources.files(CONFIG_MODULE) / "dataset"
-    texts = [entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return frozenset(str(OmegaConf.select(OmegaConf.create(text), "name")) for text in texts)
-
-
 def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
-    """The columns that identify a job's rows; nothing of the encoder is loaded."""
+    """The columns that identify a job's rows; nothing of the encoder is loaded.
+
+    Raises:
+        UserError: the method refuses the dataset.
+    """
     protocol = [dataset.protocol]
     if config.dataset.get("categories") is not None:
         protocol.append(f"categories {'+'.join(dataset.categories)}")
     protocol += [f"{key} {config[key]}" for key in ("limit", "evaluation_size") if config[key] is not None]
     model, pretrained = config.encoder.model, config.encoder.pretrained
+    label = dataset_label(dataset)
     return JobInfo(
         method=method.name,
-        variant=method.variant,
+        variant=method.variant_on(label, dataset.categories),
         setting=method.setting,
-        dataset=dataset_label(dataset),
+        dataset=label,
         protocol=", ".join(protocol),
         encoder=Path(model).stem if model.endswith(".json") else model,
         pretrained=weights_label(pretrained),
@@ -92,6 +80,7 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         seed=config.seed,
         config_hash=identity(config, dataset.categories, local_weights_sha256(pretrained)),
         categories=dataset.categories,
+        series=identity(without_seed(config), dataset.categories, local_weights_sha256(pretrained)),
     )
 
 
@@ -124,22 +113,58 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
         )
     options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
     evaluator = Evaluator(source, method, options, read_union(run_folder, config))
-    with console.JobProgress(folder.info.folder, sum(len(samples) for samples in todo.values()), show_progress) as bar:
+    shard = None if config.shard is None else Shard.parse(config.shard)
+    if shard is not None and config.shard_by == "category":
+        mine = shard.categories(dataset.categories)
+        todo, shard = {category: todo[category] for category in mine if category in todo}, None
+    total = sum(len(samples) for samples in todo.values())
+    with console.JobProgress(folder.info.folder, total, show_progress) as bar:
         for category, samples in todo.items():
             bar.category(f"{method.name} {dataset.name}/{category}")
-            listener = Listener(starts=bar.encoding, encoded=bar.encoded)
-            output = evaluator.evaluate(category, samples, bar.predicted, listener)
-            write_maps(
-                folder.path / "maps",
-                category,
-                dataset,
-                output.samples,
-                output.maps,
-                config.maps,
-                source.encoder.geometry,
-            )
-            folder.save(output.result)
+            if shard is None:
+                predicted = evaluator.predict(category, samples, None, bar.predicted, bar.listener)
+                _finish(config, evaluator, folder, category, samples, predicted)
+            else:
+                _shard(config, evaluator, folder, category, samples, shard, bar)
     return folder
+
+
+def _finish(
+    config: DictConfig,
+    evaluator: Evaluator,
+    folder: JobFolder,
+    category: str,
+    samples: list[Sample],
+    predicted: Predicted,
+) -> None:
+    """Measure a category and keep the result."""
+    output = evaluator.measure(category, samples, predicted)
+    dataset, geometry = evaluator.dataset, evaluator.encoder.geometry
+    pictures = folder.path / "maps"
+    write_maps(pictures, category, dataset, output.samples, output.maps, config.maps, geometry)
+    if config.maps != "none":
+        scores = {image.image_id: image.score for image in output.result.images}
+        write_worst(pictures, category, dataset, output.samples, output.maps, scores, geometry)
+    folder.save(output.result, output.summary)
+
+
+def _shard(
+    config: DictConfig,
+    evaluator: Evaluator,
+    folder: JobFolder,
+    category: str,
+    samples: list[Sample],
+    shard: Shard,
+    bar: console.JobProgress,
+) -> None:
+    """Predict a shard's batches of a category; finish the category if all other shards are there."""
+    parts = Parts(folder.part_folder(category), shard.count, fingerprint(samples))
+    if config.overwrite == "always" or parts.load(shard) is None:
+        parts.save(shard, evaluator.predict(category, samples, shard, bar.predicted, bar.listener))
+    with parts.alone():
+        if (whole := parts.load_all()) is not None:
+            _finish(config, evaluator, folder, category, samples, whole)
+            parts.clear()
 
 
 def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:

@@ -23,9 +23,10 @@ from zsad_bench import console
 from zsad_bench.config import GROUPS, compose_config
 from zsad_bench.data import Dataset
 from zsad_bench.errors import UserError
+from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
-from zsad_bench.runner import configured_encoder, dataset_label
+from zsad_bench.runner import configured_encoder
 from zsad_bench.training import TrainableMethod, TrainingOptions, train
 from zsad_bench.weights import did_you_mean
 
