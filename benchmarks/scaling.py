@@ -19,20 +19,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from scaling_measure import ENCODER, MODEL, encoder_at, measure, photo
+from scaling_measure import ENCODER, MODEL, encoder_at, measure, photo_dataset
 from scaling_model import Constants, DatasetSize, Fit, Hardware, Seconds, predict, predict_sweep, walk_flops
 
 from zsad_bench.config import compose_config
-from zsad_bench.data import Dataset
 from zsad_bench.encoder_plan import encoder_spec
 from zsad_bench.environment import facts
-from zsad_bench.evaluator import EvaluationOptions, Evaluator
-from zsad_bench.feature_source import FeatureSource
-from zsad_bench.features import FeatureRequest
+from zsad_bench.features import FeatureRequest, Tap
 from zsad_bench.files import write_atomic
-from zsad_bench.method import Method
-from zsad_bench.plugins import build
-from zsad_bench.store import DiskStore
+from zsad_bench.runner import run_job
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -69,7 +64,7 @@ GRID = tuple(
 
 def hardware(constants: Constants) -> tuple[Hardware, ...]:
     """This machine, a GPU beside it, and 64 of those."""
-    plain = walk_flops(encoder_spec(MODEL, None, None), FeatureRequest())
+    plain = walk_flops(encoder_spec(MODEL, None, None), FeatureRequest(taps=(Tap(-1),)))
     encode = constants.walk(1, plain) * GPU_IMAGES_PER_SECOND
     flops = statistics.median(1 / cost.score.constants[2] for cost in constants.methods.values() if cost.maps)
     match = GPU_MATCH_FLOPS / flops
@@ -81,27 +76,26 @@ def hardware(constants: Constants) -> tuple[Hardware, ...]:
 
 
 def check(constants: Constants) -> tuple[Seconds, dict[str, float]]:
-    """MuSc on 48 fresh photos, predicted and measured by the same stages."""
+    """A job of MuSc on 48 fresh photos, predicted and measured by the same stages."""
     count = 48
-    config = compose_config([*ENCODER, "method=musc", "dataset=folder", "dataset.root=."])
+    encoder = encoder_at(240)
+    encoder.encode(torch.zeros(1, 3, 240, 240), FeatureRequest())
     with tempfile.TemporaryDirectory() as folder:
-        for index in range(count):
-            path = Path(folder) / "photos" / f"{index:02}.jpg"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(photo(1024, "jpeg", seed=index))
-        config.dataset.root = str(path.parent)
-        dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
-        method = build(config.method, Method, "method")  # type: ignore[type-abstract]
-        source = FeatureSource(dataset, encoder_at(240), DiskStore(Path(folder) / "store", 10.0))
-        evaluator = Evaluator(source, method, EvaluationOptions(16))
-        (category,) = dataset.categories
+        root = photo_dataset(Path(folder) / "photos", count)
+        choices = ("encoder.image_size=240", "method=musc", "dataset=mvtec", "batch_size=16", "name=check")
+        places = (f"dataset.root={root}", f"features.root={folder}/store")
+        config = compose_config([*ENCODER, *choices, *places])
         start = time.perf_counter()
-        timing = evaluator.evaluate(category, dataset.samples(category)).result.timing
+        job = run_job(config, Path(folder) / "results", show_progress=False)
         measured = {"total": time.perf_counter() - start}
+        result = job.load("plate")
+    assert result is not None
     measured |= {
-        key.removeprefix("seconds_"): float(value) for key, value in timing.items() if key.startswith("seconds_")
+        key.removeprefix("seconds_"): float(value)
+        for key, value in result.timing.items()
+        if key.startswith("seconds_")
     }
-    size = DatasetSize("check", (count,), 0, 1.05, "jpeg")
+    size = DatasetSize("check", (count,), count * 6 // 10, 1.05, "jpeg")
     return predict(constants, encoder_spec(MODEL, None, None), size, "musc", 16, Hardware("here")), measured
 
 
@@ -127,6 +121,7 @@ def constants_table(constants: Constants, machine: str) -> str:
         *((f"load, {kind}", found) for kind, found in constants.load.items()),
         *(("encode, walk", constants.walk), ("encode, windows", constants.windows), ("text", constants.text)),
         *(("read", constants.read), ("metrics", constants.metrics), ("metrics, masks", constants.masks)),
+        ("close", constants.close),
         *((f"score and match, {name}", cost.score) for name, cost in constants.methods.items()),
     ]
     lines = [machine, "", "| stage | seconds | points | largest deviation |", "|---|---|---|---|"]
@@ -151,7 +146,8 @@ def check_table(predicted: Seconds, measured: dict[str, float]) -> str:
         ("encode", predicted.encode, measured.get("encode", 0.0)),
         ("read and write features", predicted.read, measured.get("read", 0.0)),
         ("score and match", predicted.score + predicted.match, measured.get("score", 0.0)),
-        ("all", predicted.total - predicted.start - predicted.metrics, measured["total"]),
+        ("metrics", predicted.metrics, measured.get("metrics", 0.0)),
+        ("all, with closing", predicted.total - predicted.start, measured["total"]),
     ):
         lines.append(f"| {label} | {first:.2f} s | {second:.2f} s |")
     return "\n".join(lines)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from scaling_model import (
     Constants,
     Fit,
     MethodCost,
-    feature_bytes,
     fit,
     pixel_sort_work,
     walk_flops,
@@ -29,8 +29,10 @@ from scaling_model import (
 
 from zsad_bench.batching import LOADER_THREADS
 from zsad_bench.config import compose_config
+from zsad_bench.data import Dataset
 from zsad_bench.encoder import Encoder
 from zsad_bench.encoder_plan import EncoderSpec, encoder_spec
+from zsad_bench.evaluation import read_masks
 from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.images import read_image_file
 from zsad_bench.method import Method
@@ -38,8 +40,11 @@ from zsad_bench.metrics import pixel_metrics
 from zsad_bench.plugins import build
 from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
 from zsad_bench.prompts import TextFeatures, load_ensemble
-from zsad_bench.runner import configured_encoder
+from zsad_bench.results import CategoryResult, ImageResult, JobFolder
+from zsad_bench.runner import configured_encoder, describe
+from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore
+from zsad_bench.summaries import summarise
 
 MODEL = "ViT-B-16-plus-240"
 ENCODER = ("encoder=vit_b_16_plus_240", "encoder.pretrained=null", "encoder.device=cpu")
@@ -74,6 +79,22 @@ def photo(side: int, kind: str, seed: int = 0) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "PNG" if kind == "png" else "JPEG", quality=92)
     return buffer.getvalue()
+
+
+def photo_dataset(root: Path, count: int) -> Path:
+    """``count`` photos of a megapixel in MVTec layout, six of ten with a mask."""
+    for index in range(count):
+        kind = "spot" if index < count * 6 // 10 else "good"
+        path = root / "plate" / "test" / kind / f"{index:03}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo(1024, "jpeg", seed=index))
+        if kind == "spot":
+            mask = root / "plate" / "ground_truth" / kind / f"{index:03}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.zeros((1024, 1024), dtype=np.uint8)
+            pixels[200 + 2 * index : 320 + 2 * index, 300:420] = 255
+            Image.fromarray(pixels).save(mask)
+    return root
 
 
 def measure_load(kind: str) -> Fit:
@@ -165,20 +186,65 @@ def measure_read() -> Fit:
     return fit(("images", "bytes"), quantities, seconds)
 
 
+def smooth_maps(count: int, side: int) -> NDArray[np.float32]:
+    """Random maps (count, side, side) that are as smooth as those of methods."""
+    coarse = torch.rand(count, 1, 15, 15, generator=torch.Generator().manual_seed(0))
+    maps: NDArray[np.float32] = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")[:, 0].numpy()
+    return maps
+
+
 def measure_metrics() -> Fit:
-    """All pixel metrics of one category with 60 % anomalous images and smooth maps."""
+    """Pixel metrics and histograms of one category with 60 % anomalous images."""
     quantities, seconds = [], []
     random = np.random.default_rng(0)
     for count, side in ((20, 240), (80, 240), (160, 320)):
-        coarse = torch.from_numpy(random.random((count, 1, 15, 15), dtype=np.float32))
-        maps = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")[:, 0].numpy()
+        maps = smooth_maps(count, side)
         masks = np.zeros(maps.shape, dtype=bool)
         for index in range(0, count * 6 // 10):
             top, left = random.integers(0, side - side // 8, 2)
             masks[index, top : top + side // 9, left : left + side // 12] = True
+        names = [str(index) for index in range(count)]
+
+        def run(names: list[str] = names, masks: NDArray[np.bool_] = masks, maps: NDArray[np.float32] = maps) -> None:
+            pixel_metrics(masks, maps)
+            summarise(names, list(masks), maps)
+
         quantities.append((1.0, pixel_sort_work(maps.size)))
-        seconds.append(median_seconds(lambda m=masks, a=maps: pixel_metrics(m, a)))  # type: ignore[misc]
+        seconds.append(median_seconds(run))
     return fit(("categories", "P log2 P"), quantities, seconds)
+
+
+def measure_close() -> Fit:
+    """What follows the metrics of a category: resamples for intervals, result files and pictures."""
+    counts = (20, 80, 160)
+    seconds = [close_seconds(count) for count in counts]
+    return fit(("categories", "images"), [(1.0, float(count)) for count in counts], seconds)
+
+
+def close_seconds(count: int) -> float:
+    """Seconds to close a category of ``count`` images."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = photo_dataset(Path(folder) / "photos", count)
+        config = compose_config([*ENCODER, "dataset=mvtec", f"dataset.root={root}", "name=close"])
+        dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
+        method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+        job = JobFolder(Path(folder) / "results", describe(config, method, dataset))
+        samples, maps, geometry = dataset.samples("plate"), smooth_maps(count, 240), Geometry(240)
+        ids = [sample.image_id for sample in samples]
+        summary = summarise(ids, read_masks(dataset, samples, geometry), maps)
+        scores = dict(zip(ids, maps.max(axis=(1, 2)).tolist(), strict=True))
+        images = tuple(
+            ImageResult(sample.image_id, sample.label, sample.defect_type, scores[sample.image_id])
+            for sample in samples
+        )
+        result = CategoryResult("plate", count, count * 6 // 10, 0, {}, "", "", images)
+
+        def run() -> None:
+            write_maps(job.path / "maps", "plate", dataset, samples, maps, "sheet", geometry)
+            write_worst(job.path / "maps", "plate", dataset, samples, maps, scores, geometry)
+            job.save(result, summary)
+
+        return median_seconds(run)
 
 
 def features(spec: EncoderSpec, request: FeatureRequest, count: int) -> FeatureBatch:
@@ -252,13 +318,9 @@ def measure(say: Callable[[str], None]) -> Constants:
     text = told("text", measure_text)
     read = told("read", measure_read)
     metrics = told("metrics", measure_metrics)
+    close = told("close", measure_close)
     methods = {}
     for name in METHODS:
         methods[name] = measure_method(name)
         say(f"{name:12s} fit within {methods[name].score.deviation:.0%}")
-    return Constants(loads, walk, windows, text, read, metrics, masks, measure_start(), methods)
-
-
-def stored_bytes(spec: EncoderSpec, method: str, constants: Constants) -> float:
-    """Bytes per image that a method's features take in the store."""
-    return feature_bytes(spec, constants.methods[method].request)
+    return Constants(loads, walk, windows, text, read, metrics, masks, close, measure_start(), methods)

@@ -7,9 +7,10 @@
     score    images x (a + b patches), a method's arithmetic on one image
     match    images x (images - 1) / 2 per batch x FLOP of a pair of images
     metrics  per category a + b P log2 P with P = images x pixels of a map, and masks x (a + b megapixels)
+    close    per category a + b images: resamples for intervals, pictures, files
 
 Constants are fitted by :mod:`scaling_measure`. The counts are those of a plain ViT: 24 d^2 FLOP per token and block in
-linear layers, 4 T d in attention over T tokens.
+linear layers, 4 T d in attention over T tokens; less where the encoder computes the class token alone.
 """
 
 from __future__ import annotations
@@ -68,38 +69,54 @@ def fit(terms: Sequence[str], quantities: Sequence[Sequence[float]], seconds: Se
     )
 
 
-def sequence_flops(tokens: int, width: int, blocks: int) -> float:
-    """FLOP of one sequence through a transformer; a multiplication and an addition are two."""
-    return blocks * (24 * tokens * width**2 + 4 * tokens**2 * width)
+def block_flops(tokens: int, width: int) -> float:
+    """FLOP of one sequence through one block; a multiplication and an addition are two."""
+    return 24 * tokens * width**2 + 4 * tokens**2 * width
+
+
+def class_block_flops(tokens: int, width: int, queries: bool = False) -> float:
+    """As :func:`block_flops`, when the class token alone leaves the block.
+
+    Args:
+        tokens: of the sequence.
+        width: channels.
+        queries: whether the queries of all tokens are computed nevertheless, for a surgery stream.
+    """
+    rows = tokens if queries else 1
+    return (4 * tokens + 2 * rows + 18) * width**2 + 4 * tokens * width
 
 
 def walk_flops(spec: EncoderSpec, request: FeatureRequest) -> float:
     """FLOP per image of the walk over all patches, with surgery streams and projected taps; views are further walks."""
     patches = math.prod(spec.grid)
-    tokens, width = 1 + patches, spec.width
-    plain = sequence_flops(tokens, width, spec.n_blocks) + 6 * patches * spec.patch_size**2 * width
-    taps = request.resolve(spec.n_blocks).taps
-    last: dict[tuple[str, ...], tuple[int, int]] = {}
+    tokens, width, last = 1 + patches, spec.width, spec.n_blocks
+    taps = request.resolve(last).taps
+    surgery: set[tuple[tuple[str, ...], int]] = set()
     for tap in taps:
         if tap.stream is not None:
-            start, end = last.get(tap.stream.attention, (tap.stream.start, 0))
-            last[tap.stream.attention] = min(start, tap.stream.start), max(end, tap.block)
-    streams = sum(
-        (end - start + 1) * len(attention) * (4 * tokens**2 * width + 2 * tokens * width**2)
-        for attention, (start, end) in last.items()
-    )
-    projections = sum(2 * tokens * width * spec.embed_dim for tap in taps if tap.projected)
-    views = len(set(request.views) - {0})
-    return plain * (1 + views) + streams + projections
+            restart = tap.stream.restart
+            first = tap.block - (tap.block - tap.stream.start) % restart if restart else tap.stream.start
+            surgery |= {(tap.stream.attention, block) for block in range(first, tap.block + 1)}
+    streams = sum(len(kind) * 4 * tokens**2 * width + 2 * tokens * width**2 for kind, _ in surgery)
+    projections = sum(2 * (1 if tap.class_only else tokens) * width * spec.embed_dim for tap in taps if tap.projected)
+    below = 6 * patches * spec.patch_size**2 * width + (last - 1) * block_flops(tokens, width)
+    whole = any(tap.block == last and tap.stream is None and not tap.class_only for tap in taps)
+    queries = any(block == last and "q" in kind for kind, block in surgery)
+    end = block_flops(tokens, width) if whole else class_block_flops(tokens, width, queries)
+    views = len(set(request.views) - {0}) * (below + class_block_flops(tokens, width))
+    return below + end + streams + projections + views
 
 
 def window_flops(spec: EncoderSpec, request: FeatureRequest) -> float:
-    """FLOP per image of all windows, each a sequence of its own patches."""
+    """FLOP per image of all windows, each a sequence of its own patches; the first block's projections are shared."""
     rows, columns = spec.grid
-    return sum(
-        (rows - side + 1) * (columns - side + 1) * sequence_flops(1 + side**2, spec.width, spec.n_blocks)
-        for side in set(request.windows)
-    )
+    width, total = spec.width, 0.0
+    for side in set(request.windows):
+        tokens = 1 + side**2
+        blocks = (spec.n_blocks - 1) * block_flops(tokens, width) - 6 * tokens * width**2
+        total += (rows - side + 1) * (columns - side + 1) * (blocks + class_block_flops(tokens, width))
+    shared = (1 + rows * columns) * 6 * width**2 + 6 * rows * columns * spec.patch_size**2 * width
+    return total + (shared if request.windows else 0)
 
 
 def feature_bytes(spec: EncoderSpec, request: FeatureRequest) -> float:
@@ -107,7 +124,8 @@ def feature_bytes(spec: EncoderSpec, request: FeatureRequest) -> float:
     tokens, (rows, columns) = 1 + math.prod(spec.grid), spec.grid
     numbers = spec.embed_dim * (1 + len(set(request.views) - {0}))
     numbers += sum(
-        tokens * (spec.embed_dim if tap.projected else spec.width) for tap in request.resolve(spec.n_blocks).taps
+        (1 if tap.class_only else tokens) * (spec.embed_dim if tap.projected else spec.width)
+        for tap in request.resolve(spec.n_blocks).taps
     )
     numbers += sum((rows - side + 1) * (columns - side + 1) * spec.embed_dim for side in set(request.windows))
     return 2 * numbers
@@ -157,6 +175,7 @@ class Constants:
     read: Fit
     metrics: Fit
     masks: Fit
+    close: Fit
     start: float
     methods: dict[str, MethodCost]
 
@@ -214,13 +233,15 @@ class Seconds:
     score: float = 0.0
     match: float = 0.0
     metrics: float = 0.0
+    close: float = 0.0
     overlap: bool = False
 
     @property
     def total(self) -> float:
         """Wall time."""
         loading = max(0.0, self.load - self.encode) if self.overlap else self.load
-        return self.start + loading + self.encode + self.text + self.read + self.score + self.match + self.metrics
+        arithmetic = self.encode + self.text + self.score + self.match + self.metrics
+        return self.start + loading + arithmetic + self.read + self.close
 
 
 def longest_share(sizes: Sequence[float], processes: int) -> float:
@@ -248,8 +269,8 @@ def predict(
 ) -> Seconds:
     """Wall seconds of one method on one dataset.
 
-    With several processes a dataset is cut into shares of whole batches, and metrics are computed category by category
-    once its shares are there; a batch that is the whole category cannot be cut.
+    With several processes a dataset is cut into shares of whole batches, and a category is measured and closed by one
+    process once its shares are there; a batch that is the whole category cannot be cut.
 
     Args:
         constants: measured.
@@ -282,6 +303,7 @@ def predict(
         score=share * (per_image + per_patch * patches),
         match=longest_share(match, hardware.processes) / hardware.match,
         metrics=longest_share([value + masks for value in metrics], hardware.processes),
+        close=longest_share([constants.close(1, size) for size in dataset.categories], hardware.processes),
         overlap=hardware.overlap,
     )
 

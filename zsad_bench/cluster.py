@@ -78,8 +78,10 @@ def _whole_errors() -> Iterator[None]:
 
 def _launch_overrides(folder: Path) -> list[str]:
     """Besides the choices of the user: workers write into the same folder and read the same data."""
-    settings = {"hydra.sweep.dir": str(folder.absolute())}
-    settings |= {f"+hydra.job.env_set.{name}": os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    variables = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    variables[job.WORKING_FOLDER] = str(Path.cwd())
+    settings = {f"+hydra.job.env_set.{name}": value for name, value in variables.items()}
+    settings["hydra.sweep.dir"] = str(folder.absolute())
     return [f"{key}={_quoted(value)}" for key, value in settings.items()]
 
 

@@ -24,6 +24,8 @@ from zsad_bench.errors import UserError
 
 FAILURES = "failed"
 BASIC_LAUNCHER = "basic"
+# The folder of the command, told to workers: one that already worked for another command stands elsewhere.
+WORKING_FOLDER = "ZSAD_WORKING_FOLDER"
 _WATCH_SECONDS = 0.5
 
 
@@ -37,7 +39,7 @@ def run(config: DictConfig) -> None:
     launched = launcher != BASIC_LAUNCHER
     folder = Path(config.results_dir) / config.name
     if launched:
-        _enter(Path(HydraConfig.get().runtime.cwd), folder)
+        _enter(Path(os.environ.get(WORKING_FOLDER, HydraConfig.get().runtime.cwd)), folder)
     if launcher == "joblib" and multiprocessing.current_process().name != "MainProcess":
         _end_with_parent()
     if config.fail_fast and failures(folder):
