@@ -20,7 +20,18 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 from scaling_measure import ENCODER, MODEL, encoder_at, measure, photo_dataset
-from scaling_model import Constants, DatasetSize, Fit, Hardware, Seconds, predict, predict_sweep, walk_flops
+from scaling_model import (
+    Constants,
+    DatasetSize,
+    Fit,
+    Hardware,
+    Seconds,
+    feature_bytes,
+    predict,
+    predict_sweep,
+    union_request,
+    walk_flops,
+)
 
 from zsad_bench.config import compose_config
 from zsad_bench.encoder_plan import encoder_spec
@@ -107,6 +118,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
 
 
+def gigabytes(size: float) -> str:
+    """Bytes as a person says them."""
+    return f"{size / 1e9:.{0 if size >= 1e10 else 1}f} GB"
+
+
 def quantity(value: float, unit: str) -> str:
     """A constant with a readable prefix."""
     for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"), (1e-18, "a")):
@@ -156,7 +172,7 @@ def check_table(predicted: Seconds, measured: dict[str, float]) -> str:
 def predictions(constants: Constants, datasets: tuple[DatasetSize, ...]) -> tuple[str, list[dict[str, object]]]:
     """The table of predictions and its rows for the CSV."""
     spec, machines = encoder_spec(MODEL, None, None), hardware(constants)
-    head = ["dataset", "method", "batch", *(machine.name for machine in machines), "1 CPU, stored"]
+    head = ["dataset", "method", "batch", *(machine.name for machine in machines), "1 CPU, stored", "features"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     rows: list[dict[str, object]] = []
     for dataset in datasets:
@@ -164,13 +180,15 @@ def predictions(constants: Constants, datasets: tuple[DatasetSize, ...]) -> tupl
             found = [predict(constants, spec, dataset, method, size, machine) for machine in machines]
             again = predict(constants, spec, dataset, method, size, machines[0], stored=True)
             cells = [duration(seconds.total) for seconds in (*found, again)]
+            cells.append(gigabytes(feature_bytes(spec, constants.methods[method].request) * dataset.images))
             lines.append(f"| {dataset.name} | {method} | {size} | " + " | ".join(cells) + " |")
             for machine, seconds in zip((*machines, machines[0]), (*found, again), strict=True):
                 stages = {name: round(value, 3) for name, value in vars(seconds).items() if name != "overlap"}
                 key = {"dataset": dataset.name, "method": method, "batch_size": size, "hardware": machine.name}
                 rows.append({**key, "stored": seconds is again, "total": round(seconds.total, 3), **stages})
-        whole = [predict_sweep(constants, spec, dataset, GRID, machine) for machine in machines]
-        lines.append(f"| {dataset.name} | the sweep | | " + " | ".join(map(duration, whole)) + " | |")
+        whole = [duration(predict_sweep(constants, spec, dataset, GRID, machine)) for machine in machines]
+        space = gigabytes(feature_bytes(spec, union_request(constants, GRID)) * dataset.images)
+        lines.append(f"| {dataset.name} | the sweep | | {' | '.join(whole)} | | {space} |")
     return "\n".join(lines), rows
 
 
@@ -233,11 +251,11 @@ def main() -> None:
     constants = measure(print)
     encoder = encoder_at(240)
     predicted, measured = check(constants)
-    where = facts(encoder.device)["device"]
+    where, after = facts(encoder.device)["device"], os.getloadavg()[0]
     machine = (
-        f"Measured on {where}, {os.cpu_count()} cores, load {load:.1f} before the start; torch {torch.__version__}, "
-        f"Python {platform.python_version()}, encoder {MODEL} in {encoder.precision} with random weights; medians of 2 "
-        "to 5 runs."
+        f"Measured on {where}, {os.cpu_count()} cores, load {load:.1f} before and {after:.1f} after; torch "
+        f"{torch.__version__}, Python {platform.python_version()}, encoder {MODEL} in {encoder.precision} with random "
+        "weights; shortest of 2 to 5 runs."
     )
     table, rows = predictions(constants, DATASETS)
     blocks = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -49,20 +48,21 @@ from zsad_bench.summaries import summarise
 MODEL = "ViT-B-16-plus-240"
 ENCODER = ("encoder=vit_b_16_plus_240", "encoder.pretrained=null", "encoder.device=cpu")
 IMAGE_SIZES = (160, 240, 320)
+WINDOW_SIZES = (128, 176, 240)
 SIDES = (512, 1024, 2048)
 METHODS = ("clip_ad", "anoclip", "winclip", "dual_image", "fiseclip", "musc")
 REPEATS = 3
 
 
-def median_seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median wall time, after a first run that does not count."""
+def shortest_seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Shortest wall time, which other work on the machine disturbs least; a first run does not count."""
     run()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return min(seconds)
 
 
 def encoder_at(image_size: int) -> Encoder:
@@ -111,7 +111,7 @@ def measure_load(kind: str) -> Fit:
                 list(pool.map(lambda _: image_to_array(read_image_file(path), geometry), range(count)))
 
             quantities.append((1.0, side**2 / 1e6))
-            seconds.append(median_seconds(run) / count)
+            seconds.append(shortest_seconds(run) / count)
     return fit(("images", "megapixels"), quantities, seconds)
 
 
@@ -129,7 +129,7 @@ def measure_masks() -> Fit:
             mask_to_array(np.asarray(Image.open(io.BytesIO(content))) > 0, Geometry(240))
 
         quantities.append((1.0, side**2 / 1e6))
-        seconds.append(median_seconds(run, 5))
+        seconds.append(shortest_seconds(run, 5))
     return fit(("masks", "megapixels"), quantities, seconds)
 
 
@@ -141,7 +141,7 @@ def measure_walk() -> Fit:
         encoder = encoder_at(size)
         pixels = torch.randn(8, 3, size, size)
         quantities.append((1.0, walk_flops(encoder.spec, request)))
-        seconds.append(median_seconds(lambda e=encoder, p=pixels: e.encode(p, request)) / len(pixels))  # type: ignore[misc]
+        seconds.append(shortest_seconds(lambda e=encoder, p=pixels: e.encode(p, request)) / len(pixels))  # type: ignore[misc]
     return fit(("images", "FLOP"), quantities, seconds)
 
 
@@ -149,11 +149,11 @@ def measure_windows() -> Fit:
     """WinCLIP's windows of one image; the walk that goes with them is subtracted."""
     request = FeatureRequest(windows=(2, 3))
     quantities, seconds = [], []
-    for size in IMAGE_SIZES:
+    for size in WINDOW_SIZES:
         encoder = encoder_at(size)
         pixels = torch.randn(1, 3, size, size)
-        both = median_seconds(lambda e=encoder, p=pixels: e.encode(p, request), 2)  # type: ignore[misc]
-        walk = median_seconds(lambda e=encoder, p=pixels: e.encode(p, FeatureRequest()), 2)  # type: ignore[misc]
+        both = shortest_seconds(lambda e=encoder, p=pixels: e.encode(p, request), 2)  # type: ignore[misc]
+        walk = shortest_seconds(lambda e=encoder, p=pixels: e.encode(p, FeatureRequest()), 2)  # type: ignore[misc]
         quantities.append((window_flops(encoder.spec, request),))
         seconds.append(max(both - walk, 1e-6))
     return fit(("FLOP",), quantities, seconds)
@@ -168,7 +168,7 @@ def measure_text() -> Fit:
     for count in (24, 48, 96):
         chosen = prompts[:count]
         quantities.append((1.0, float(count)))
-        seconds.append(median_seconds(lambda c=chosen: encoder.encode_text(c), 2))  # type: ignore[misc]
+        seconds.append(shortest_seconds(lambda c=chosen: encoder.encode_text(c), 2))  # type: ignore[misc]
     return fit(("categories", "prompts"), quantities, seconds)
 
 
@@ -182,7 +182,7 @@ def measure_read() -> Fit:
             items = {f"tap.{block}": torch.randn(16, tokens, 896).half() for block in (3, 6, 9, 12)}
             store.put("place", keys, items)
             quantities.append((1.0, 4.0 * tokens * 896 * 2))
-            seconds.append(median_seconds(lambda k=keys, n=list(items): store.get("place", k, n), 5) / 16)  # type: ignore[misc]
+            seconds.append(shortest_seconds(lambda k=keys, n=list(items): store.get("place", k, n), 5) / 16)  # type: ignore[misc]
     return fit(("images", "bytes"), quantities, seconds)
 
 
@@ -210,7 +210,7 @@ def measure_metrics() -> Fit:
             summarise(names, list(masks), maps)
 
         quantities.append((1.0, pixel_sort_work(maps.size)))
-        seconds.append(median_seconds(run))
+        seconds.append(shortest_seconds(run))
     return fit(("categories", "P log2 P"), quantities, seconds)
 
 
@@ -244,7 +244,7 @@ def close_seconds(count: int) -> float:
             write_worst(job.path / "maps", "plate", dataset, samples, maps, scores, geometry)
             job.save(result, summary)
 
-        return median_seconds(run)
+        return shortest_seconds(run)
 
 
 def features(spec: EncoderSpec, request: FeatureRequest, count: int) -> FeatureBatch:
@@ -290,7 +290,7 @@ def measure_method(name: str) -> MethodCost:
 
         patches = spec.grid[0] * spec.grid[1]
         quantities.append((float(count), float(count * patches), cost.match_flops(spec, count) if maps else 0.0))
-        seconds.append(median_seconds(run))
+        seconds.append(shortest_seconds(run))
     assert cost is not None
     measured = fit(("images", "patches", "matching FLOP"), quantities, seconds)
     return MethodCost(cost.request, cost.ensemble, cost.prompts, cost.maps, cost.references, measured)
@@ -299,7 +299,7 @@ def measure_method(name: str) -> MethodCost:
 def measure_start() -> float:
     """Seconds until a fresh process can begin: imports."""
     command = [sys.executable, "-c", "import zsad_bench.runner"]
-    return median_seconds(lambda: subprocess.run(command, check=True), 2)
+    return shortest_seconds(lambda: subprocess.run(command, check=True), 2)
 
 
 def measure(say: Callable[[str], None]) -> Constants:

@@ -308,6 +308,14 @@ def predict(
     )
 
 
+def union_request(constants: Constants, cells: Sequence[tuple[str, int | str]]) -> FeatureRequest:
+    """What all methods of a sweep ask for together."""
+    request = FeatureRequest()
+    for name in sorted({method for method, _ in cells}):
+        request = request.union(constants.methods[name].request)
+    return request
+
+
 def predict_sweep(
     constants: Constants,
     spec: EncoderSpec,
@@ -318,9 +326,7 @@ def predict_sweep(
     """Wall seconds of a sweep over (method, batch size): the union of all features is encoded once."""
     stored = [predict(constants, spec, dataset, method, size, hardware, stored=True) for method, size in cells]
     names = sorted({method for method, _ in cells})
-    request = FeatureRequest()
-    for name in names:
-        request = request.union(constants.methods[name].request)
+    request = union_request(constants, cells)
     share = dataset.images / hardware.processes
     work = constants.walk(1, walk_flops(spec, request)) + constants.windows(window_flops(spec, request))
     encode = share * work / hardware.encode

@@ -238,6 +238,7 @@ def test_a_launcher_that_is_not_installed(here: Path, capsys: pytest.CaptureFixt
     [
         (["cluster=joblib"], "runs sweeps, also those of a single job; add -m"),
         (["-m", "cluster=joblob"], "did you mean joblib"),
+        (["-m", "hydra.launcher.setup=[export A=1]"], "'hydra.launcher.setup=[export A=1]': cannot be read"),
         (["-m", "+cluster=joblib"], "write cluster=... without +"),
         (["-m", "cluster=slurm"], "srun"),
         (["threads=0"], "threads=0: must be at least 1"),

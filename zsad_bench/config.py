@@ -218,8 +218,8 @@ def _parse(overrides: Sequence[str]) -> list[Any]:
     for text in overrides:
         try:
             parsed.append(parser.parse_override(text))
-        except HydraException as error:
-            raise UserError(_explain(error, overrides)) from None
+        except HydraException:
+            raise UserError(_unreadable(text)) from None
     return parsed
 
 
@@ -249,13 +249,15 @@ def run_name(overrides: Sequence[str]) -> str:
     return f"{name[: _LONGEST_NAME - 9]}-{digest}"
 
 
+def _unreadable(override: str) -> str:
+    return f"'{override}': cannot be read; write key=value, with quotes around values that hold spaces, commas or ="
+
+
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an error of Hydra or OmegaConf."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return (
-            f"'{error.override}': cannot be read; write key=value, with quotes around values that hold spaces or commas"
-        )
+        return _unreadable(error.override)
     if isinstance(error, MissingConfigException) and (
         match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)
     ):
