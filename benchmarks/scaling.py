@@ -25,7 +25,6 @@ from scaling_model import (
     DatasetSize,
     Fit,
     Hardware,
-    Seconds,
     feature_bytes,
     predict,
     predict_sweep,
@@ -33,6 +32,7 @@ from scaling_model import (
     walk_flops,
 )
 
+from zsad_bench.batching import LOADER_THREADS
 from zsad_bench.config import compose_config
 from zsad_bench.encoder_plan import encoder_spec
 from zsad_bench.environment import facts
@@ -54,6 +54,7 @@ BEGIN, END = "<!-- {} begins: written by benchmarks/scaling.py -->", "<!-- {} en
 GPU_IMAGES_PER_SECOND = 1004.42
 GPU_MATCH_FLOPS = 0.5 * 35.6e12
 
+CORES = 2
 # Test images per category. Real-IAD: 151 050 images in 30 categories, taken as equal, in its 1024-pixel version.
 MVTEC = (83, 150, 132, 117, 78, 110, 124, 115, 167, 160, 117, 42, 100, 79, 151)
 VISA = (200, 160, 150, 150, 150, 200, 200, 200, 200, 201, 201, 150)
@@ -74,40 +75,36 @@ GRID = tuple(
 
 
 def hardware(constants: Constants) -> tuple[Hardware, ...]:
-    """This machine, a GPU beside it, and 64 of those."""
+    """The cores of this machine, a core of it with a GPU, and 64 of those."""
     plain = walk_flops(encoder_spec(MODEL, None, None), FeatureRequest(taps=(Tap(-1),)))
     encode = constants.walk(1, plain) * GPU_IMAGES_PER_SECOND
     flops = statistics.median(1 / cost.score.constants[2] for cost in constants.methods.values() if cost.maps)
     match = GPU_MATCH_FLOPS / flops
     return (
-        Hardware("1 CPU"),
-        Hardware("1 GPU", encode, match, overlap=True),
-        Hardware("64 GPUs", encode, match, processes=64, overlap=True),
+        Hardware("1 CPU", processes=CORES),
+        Hardware("1 GPU", encode, match, LOADER_THREADS, overlap=True),
+        Hardware("64 GPUs", encode, match, LOADER_THREADS, processes=64, overlap=True),
     )
 
 
-def check(constants: Constants) -> tuple[Seconds, dict[str, float]]:
-    """A job of MuSc on 48 fresh photos, predicted and measured by the same stages."""
-    count = 48
+def check(constants: Constants) -> dict[str, tuple[float, float]]:
+    """Whole jobs on fresh photos: method -> CPU seconds predicted and measured."""
+    count, found = 24, {}
     encoder = encoder_at(240)
     encoder.encode(torch.zeros(1, 3, 240, 240), FeatureRequest())
-    with tempfile.TemporaryDirectory() as folder:
-        root = photo_dataset(Path(folder) / "photos", count)
-        choices = ("encoder.image_size=240", "method=musc", "dataset=mvtec", "batch_size=16", "name=check")
-        places = (f"dataset.root={root}", f"features.root={folder}/store")
-        config = compose_config([*ENCODER, *choices, *places])
-        start = time.perf_counter()
-        job = run_job(config, Path(folder) / "results", show_progress=False)
-        measured = {"total": time.perf_counter() - start}
-        result = job.load("plate")
-    assert result is not None
-    measured |= {
-        key.removeprefix("seconds_"): float(value)
-        for key, value in result.timing.items()
-        if key.startswith("seconds_")
-    }
+    encoder.encode_text(["a photo"])
     size = DatasetSize("check", (count,), count * 6 // 10, 1.05, "jpeg")
-    return predict(constants, encoder_spec(MODEL, None, None), size, "musc", 16, Hardware("here")), measured
+    for method in ("clip_ad", "fiseclip", "musc"):
+        with tempfile.TemporaryDirectory() as folder:
+            root = photo_dataset(Path(folder) / "photos", count)
+            choices = ("encoder.image_size=240", f"method={method}", "dataset=mvtec", "batch_size=16", "name=check")
+            config = compose_config([*ENCODER, *choices, f"dataset.root={root}", f"features.root={folder}/store"])
+            start = time.process_time()
+            run_job(config, Path(folder) / "results", show_progress=False)
+            measured = time.process_time() - start
+        predicted = predict(constants, encoder_spec(MODEL, None, None), size, method, 16, Hardware("one core"))
+        found[method] = predicted.total - predicted.start, measured
+    return found
 
 
 def duration(seconds: float) -> str:
@@ -154,18 +151,11 @@ def constants_table(constants: Constants, machine: str) -> str:
     return "\n".join(lines)
 
 
-def check_table(predicted: Seconds, measured: dict[str, float]) -> str:
-    """Prediction against a run."""
-    lines = ["| stage | predicted | measured |", "|---|---|---|"]
-    for label, first, second in (
-        ("load", predicted.load, measured.get("load", 0.0)),
-        ("encode", predicted.encode, measured.get("encode", 0.0)),
-        ("read and write features", predicted.read, measured.get("read", 0.0)),
-        ("score and match", predicted.score + predicted.match, measured.get("score", 0.0)),
-        ("metrics", predicted.metrics, measured.get("metrics", 0.0)),
-        ("all, with closing", predicted.total - predicted.start, measured["total"]),
-    ):
-        lines.append(f"| {label} | {first:.2f} s | {second:.2f} s |")
+def check_table(jobs: dict[str, tuple[float, float]]) -> str:
+    """Predictions against runs."""
+    lines = ["| method | predicted | measured | predicted / measured |", "|---|---|---|---|"]
+    for method, (predicted, measured) in jobs.items():
+        lines.append(f"| {method} | {predicted:.1f} s | {measured:.1f} s | {predicted / measured:.2f} |")
     return "\n".join(lines)
 
 
@@ -210,7 +200,7 @@ def draw(constants: Constants) -> None:
         places = [row[column] / unit for row, _ in points]
         axis.plot(places, [found(*row) for row, _ in points], color="#9a9a9a", marker="_", zorder=1, label="model")
         axis.scatter(places, [second for _, second in points], color="#b3261e", s=22, zorder=2, label="measured")
-        axis.set(title=title, xlabel=label, ylabel="seconds", ylim=(0, None), xlim=(0, None))
+        axis.set(title=title, xlabel=label, ylabel="CPU seconds", ylim=(0, None), xlim=(0, None))
         axis.spines[["top", "right"]].set_visible(False)
     axes.flat[0].legend(frameon=False)
     PLOT.parent.mkdir(parents=True, exist_ok=True)
@@ -249,18 +239,20 @@ def main() -> None:
 
     start, load = time.perf_counter(), os.getloadavg()[0]
     constants = measure(print)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(pickle.dumps(constants))
     encoder = encoder_at(240)
-    predicted, measured = check(constants)
+    jobs = check(constants)
     where, after = facts(encoder.device)["device"], os.getloadavg()[0]
     machine = (
-        f"Measured on {where}, {os.cpu_count()} cores, load {load:.1f} before and {after:.1f} after; torch "
+        f"CPU seconds of one thread on {where.split(' (')[0]}, load {load:.1f} before and {after:.1f} after; torch "
         f"{torch.__version__}, Python {platform.python_version()}, encoder {MODEL} in {encoder.precision} with random "
-        "weights; shortest of 2 to 5 runs."
+        "weights; the fewest of 2 to 5 runs."
     )
     table, rows = predictions(constants, DATASETS)
     blocks = {
         "constants": constants_table(constants, machine),
-        "check": check_table(predicted, measured),
+        "check": check_table(jobs),
         "predictions": table,
     }
     page = PAGE.read_text(encoding="utf-8")
@@ -269,8 +261,6 @@ def main() -> None:
         print(f"\n{text}")
     write_atomic(PAGE, page)
     draw(constants)
-    KEPT.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(pickle.dumps(constants))
     with (KEPT / "scaling.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

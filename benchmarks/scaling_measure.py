@@ -1,14 +1,17 @@
-"""Measure the constants of :mod:`scaling_model` on this machine, each at three sizes or more."""
+"""Measure the constants of :mod:`scaling_model` on this machine, each at three sizes or more.
+
+Everything runs in one thread and is measured in CPU seconds, so that other work on the machine disturbs it little.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -26,7 +29,6 @@ from scaling_model import (
     window_flops,
 )
 
-from zsad_bench.batching import LOADER_THREADS
 from zsad_bench.config import compose_config
 from zsad_bench.data import Dataset
 from zsad_bench.encoder import Encoder
@@ -44,24 +46,24 @@ from zsad_bench.runner import configured_encoder, describe
 from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore
 from zsad_bench.summaries import summarise
+from zsad_bench.threads import limit_threads
 
 MODEL = "ViT-B-16-plus-240"
 ENCODER = ("encoder=vit_b_16_plus_240", "encoder.pretrained=null", "encoder.device=cpu")
-IMAGE_SIZES = (160, 240, 320)
-WINDOW_SIZES = (128, 176, 240)
+IMAGE_SIZES = (128, 176, 240)
 SIDES = (512, 1024, 2048)
 METHODS = ("clip_ad", "anoclip", "winclip", "dual_image", "fiseclip", "musc")
 REPEATS = 3
 
 
 def shortest_seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Shortest wall time, which other work on the machine disturbs least; a first run does not count."""
+    """Fewest CPU seconds of all threads; a first run does not count."""
     run()
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return min(seconds)
 
 
@@ -98,9 +100,9 @@ def photo_dataset(root: Path, count: int) -> Path:
 
 
 def measure_load(kind: str) -> Fit:
-    """Decode and resize, in the two threads that a job has for it."""
+    """Decode and resize."""
     quantities, seconds = [], []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(LOADER_THREADS) as pool:
+    with tempfile.TemporaryDirectory() as folder:
         for side in SIDES:
             path = Path(folder) / f"{side}.{kind}"
             path.write_bytes(photo(side, kind))
@@ -108,7 +110,8 @@ def measure_load(kind: str) -> Fit:
 
             def run(path: Path = path, count: int = count) -> None:
                 geometry = Geometry(240)
-                list(pool.map(lambda _: image_to_array(read_image_file(path), geometry), range(count)))
+                for _ in range(count):
+                    image_to_array(read_image_file(path), geometry)
 
             quantities.append((1.0, side**2 / 1e6))
             seconds.append(shortest_seconds(run) / count)
@@ -139,7 +142,7 @@ def measure_walk() -> Fit:
     quantities, seconds = [], []
     for size in IMAGE_SIZES:
         encoder = encoder_at(size)
-        pixels = torch.randn(8, 3, size, size)
+        pixels = torch.randn(4, 3, size, size)
         quantities.append((1.0, walk_flops(encoder.spec, request)))
         seconds.append(shortest_seconds(lambda e=encoder, p=pixels: e.encode(p, request)) / len(pixels))  # type: ignore[misc]
     return fit(("images", "FLOP"), quantities, seconds)
@@ -149,7 +152,7 @@ def measure_windows() -> Fit:
     """WinCLIP's windows of one image; the walk that goes with them is subtracted."""
     request = FeatureRequest(windows=(2, 3))
     quantities, seconds = [], []
-    for size in WINDOW_SIZES:
+    for size in IMAGE_SIZES:
         encoder = encoder_at(size)
         pixels = torch.randn(1, 3, size, size)
         both = shortest_seconds(lambda e=encoder, p=pixels: e.encode(p, request), 2)  # type: ignore[misc]
@@ -299,11 +302,19 @@ def measure_method(name: str) -> MethodCost:
 def measure_start() -> float:
     """Seconds until a fresh process can begin: imports."""
     command = [sys.executable, "-c", "import zsad_bench.runner"]
-    return shortest_seconds(lambda: subprocess.run(command, check=True), 2)
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run(command, check=True)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))  # of child processes, user and system
+    return min(seconds)
 
 
 def measure(say: Callable[[str], None]) -> Constants:
     """All constants; ``say`` hears what is being measured."""
+
+    limit_threads(1)
 
     def told(what: str, run: Callable[[], Fit]) -> Fit:
         begin = time.perf_counter()

@@ -1,6 +1,6 @@
 """The cost model of docs/scaling.md: how long a job takes, from a few constants and counts of arithmetic operations.
 
-    load     images x (a + b megapixels), in two threads while the encoder works
+    load     images x (a + b megapixels); beside a GPU it goes on while the encoder works
     encode   images x (a + b FLOP of the walk + c FLOP of windows); views are walks
     text     categories x (a + b FLOP of the prompts), once per encoder
     read     images x (a + b bytes), features out of the store
@@ -210,6 +210,7 @@ class Hardware:
     Attributes:
         encode: how many times faster the encoder runs.
         match: how many times faster matching runs.
+        load: how many times faster images are decoded: the number of threads that do so.
         processes: that share the images of a dataset.
         overlap: whether images are decoded while the encoder works, because it does not need the CPU.
     """
@@ -217,6 +218,7 @@ class Hardware:
     name: str
     encode: float = 1.0
     match: float = 1.0
+    load: float = 1.0
     processes: int = 1
     overlap: bool = False
 
@@ -296,7 +298,7 @@ def predict(
         encode = share * work / hardware.encode
     return Seconds(
         start=constants.start,
-        load=0.0 if stored else share * constants.load[dataset.kind](1, dataset.megapixels),
+        load=0.0 if stored else share * constants.load[dataset.kind](1, dataset.megapixels) / hardware.load,
         encode=encode,
         text=text * math.ceil(categories / hardware.processes),
         read=share * constants.read(1, feature_bytes(spec, cost.request)),
@@ -330,7 +332,7 @@ def predict_sweep(
     share = dataset.images / hardware.processes
     work = constants.walk(1, walk_flops(spec, request)) + constants.windows(window_flops(spec, request))
     encode = share * work / hardware.encode
-    load = share * constants.load[dataset.kind](1, dataset.megapixels)
+    load = share * constants.load[dataset.kind](1, dataset.megapixels) / hardware.load
     prompts = {constants.methods[name].ensemble: constants.methods[name].prompts for name in names}
     text = sum(constants.text(1, count) for count in prompts.values() if count) / hardware.encode
     text *= math.ceil(len(dataset.categories) / hardware.processes)
