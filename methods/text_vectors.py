@@ -73,7 +73,9 @@ def dbscan_labels(embeddings: Tensor, eps: float, min_samples: int) -> NDArray[n
     return np.asarray(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(_units(embeddings)), dtype=np.int64)
 
 
-def representative(embeddings: Tensor, choice: TextVector, dbscan_eps: float = 0.5, dbscan_min_samples: int = 15) -> Tensor:
+def representative(
+    embeddings: Tensor, choice: TextVector, dbscan_eps: float = 0.5, dbscan_min_samples: int = 15
+) -> Tensor:
     """One unit vector (D,) for the prompt embeddings (n, D) of one state.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -46,7 +46,7 @@ def names(count: int = N_IMAGES) -> list[str]:
     return [f"plate/{index}.png" for index in range(count)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def config_of(name: str) -> DictConfig:
     return compose_config([f"method={name}"]).method
 

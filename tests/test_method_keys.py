@@ -14,8 +14,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-
 from registry import NAMES, config_of, make, names, photos, predict
+
 from zsad_bench.errors import UserError
 from zsad_bench.method import Prediction
 

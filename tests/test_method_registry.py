@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from registry import N_IMAGES, NAMES, assert_same, config_of, flat, make, names, photos, predict
 from scipy.stats import spearmanr
 
-from registry import N_IMAGES, NAMES, assert_same, config_of, flat, make, names, photos, predict
 from zsad_bench.method import Method, Prediction
 
 # Settings in which an image may be scored with the help of others of the test set.

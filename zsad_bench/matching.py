@@ -106,6 +106,28 @@ def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) 
     return _distance(torch.cat(nearest_similarity)).unflatten(0, queries.shape[:-1])
 
 
+def counterparts_median(features: Tensor, values: Tensor) -> Tensor:
+    """What the other images of a set say about a patch: (B, N) from values (B, N) of all patches, B >= 2.
+
+    In every other image the patch with the most similar features is looked up; the result is the (lower) median over
+    the other images of the values found there. Blocks of patches are compared with all images at a time.
+
+    Args:
+        features: (B, N, C) unit vectors.
+        values: (B, N), any number per patch.
+    """
+    count, patches = features.shape[:2]
+    everything = features.flatten(0, 1).T
+    medians = []
+    for image in range(count):
+        others = torch.arange(count) != image
+        for rows in features[image].split(max(1, BLOCK // everything.shape[1])):
+            places = (rows @ everything).unflatten(1, (count, patches)).argmax(dim=-1)
+            found = values.T.gather(0, places.to(values.device))
+            medians.append(found[:, others].median(dim=-1).values)
+    return torch.cat(medians).view(count, patches)
+
+
 def nearest_mutual(features: Tensor, penalty: Tensor | None = None) -> Tensor:
     """As :func:`nearest` between all images of one set, in half the time: a pair of images is multiplied only once.
 
