@@ -1,9 +1,9 @@
 """Plot what FiSeCLIP's text filter brings as more of a batch is anomalous, from the CSV files of ``ablation.py``.
 
-    python benchmarks/share_curve.py demo=results/shares_demo.csv "magnetic tile=results/shares_tile.csv"
+    python benchmarks/share_curve.py demo=results/shares_demo.csv "magnetic tile=results/shares_tiles.csv"
 
-One panel per file: the difference that the filter makes (second variant of the table minus the first), in points, against
-the share of anomalous images; bars are standard errors over categories and seeds.
+One panel per file: the difference that the filter makes (second variant of the table minus the first), in points,
+against the share of anomalous images; bars are standard errors over categories and seeds.
 """
 
 from __future__ import annotations
