@@ -30,12 +30,10 @@ from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import upsample
 from zsad_bench.method import Method, Prediction
 from zsad_bench.prompts import TextFeatures
-from zsad_bench.views import VIEWS, augmented_views
+from zsad_bench.views import VIEWS
 
 PATCHES = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
 Adapter = Literal["text", "linear"]
-# Derived images held in memory at once; they cost 0.7 MB each at 240 pixels.
-VIEWS_PER_CALL = 88
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,11 @@ class AnoCLIP(Method):
         self.steps = steps
         self.lr = lr
         self.noise = noise
+        self.lookback = None if adapt and reference_quirks else 0
 
     def request(self) -> FeatureRequest:
-        """Value-value patch tokens; the pixels if there are views to make."""
-        return FeatureRequest(taps=(PATCHES,), pixels=self.views != (0,))
+        """Value-value patch tokens, and the class tokens of the views."""
+        return FeatureRequest(taps=(PATCHES,), views=self.views)
 
     def prepare(self, text: TextFeatures | None) -> None:
         """Text vectors (2, D) and normalised prompts E (n, D) of the category; no optimiser yet."""
@@ -135,18 +134,8 @@ class AnoCLIP(Method):
         return F.avg_pool2d(padded, self.pooling, stride=1)[:, 0]
 
     def view_tokens(self, batch: FeatureBatch) -> Tensor:
-        """Class tokens (B, V, D) of the views; the image itself is not encoded a second time."""
-        derived = [view for view in self.views if view != 0]
-        tokens = {0: batch.class_tokens}
-        if derived:
-            assert batch.pixels is not None
-            assert batch.encode is not None
-            parts = []
-            for pixels in batch.pixels.split(max(1, VIEWS_PER_CALL // len(derived))):
-                encoded = batch.encode(augmented_views(pixels, derived).flatten(0, 1), FeatureRequest())
-                parts.append(encoded.class_tokens.unflatten(0, (len(pixels), len(derived))))
-            tokens.update(zip(derived, torch.cat(parts).unbind(dim=1), strict=True))
-        return torch.stack([tokens[view] for view in self.views], dim=1)
+        """Class tokens (B, V, D) of the views."""
+        return torch.stack([batch.views[view] for view in self.views], dim=1)
 
     def image_scores(self, class_tokens: Tensor) -> Tensor:
         """Step 4: class tokens of views (B, V, D) -> (B,) in (0, 1)."""

@@ -136,6 +136,7 @@ class FiSeCLIP(Method):
         self.drop, self.keep_min, self.softness = drop, keep_min, softness
         self.fusion, self.weight, self.class_weight, self.scale = fusion, weight, class_weight, scale
         self.sigma, self.short_batch = sigma, short_batch
+        self.lookback = int(short_batch == "borrow")
 
     def request(self) -> FeatureRequest:
         """Projected tokens for text, unprojected tokens of the chosen blocks for matching."""

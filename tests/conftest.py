@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -20,6 +22,18 @@ def shared_folder(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"reference data absent: {'/'.join(parts)} (set ZSAD_SHARED to the folder that holds it)")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests keep features of their own, not in the user's cache."""
+    before = os.environ.get("ZSAD_CACHE")
+    os.environ["ZSAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["ZSAD_CACHE"]
+    else:
+        os.environ["ZSAD_CACHE"] = before
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +77,34 @@ def photo_folder(tmp_path: Path) -> Path:
     return root
 
 
+def comparable_tables(folder: Path) -> dict[str, bytes]:
+    """Everything that must not depend on when and how fast it was computed."""
+    files = {name: (folder / name).read_bytes() for name in ("metrics.csv", "images.csv")}
+    board = pd.read_csv(folder / "leaderboard.csv").drop(columns=["images_per_second", "peak_memory_mb"])
+    return {**files, "leaderboard.csv": board.to_csv().encode()}
+
+
 def save_image(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="session")
+def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder of made-up methods on drawn photos, with two seeds; do not change it."""
+    from example_run import CATEGORIES, METHODS, draw_photos, make_run
+
+    folder = tmp_path_factory.mktemp("example")
+    dataset = draw_photos(folder / "photos", CATEGORIES[:2], 18)
+    make_run(folder / "example", dataset, METHODS[1:], batch_sizes=(1, 4), seeds=(0, 1))
+    return folder / "example"
+
+
+@pytest.fixture(scope="session")
+def example_report(example_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a report of ``example_run``."""
+    for package in ("plotly", "itables", "scikit_posthocs"):
+        pytest.importorskip(package)
+    from zsad_bench.report import write_report
+
+    return write_report([example_run], output=tmp_path_factory.mktemp("report"))

@@ -13,7 +13,6 @@ from conftest import TINY_MODEL
 from zsad_bench.checkpoint import Checkpoint, encoder_facts
 from zsad_bench.config import compose_config
 from zsad_bench.encoder import ClipEncoder, load_encoder
-from zsad_bench.evaluator import text_cache
 from zsad_bench.method import Method, Prediction
 from zsad_bench.plugins import build
 from zsad_bench.prompts import load_ensemble
@@ -68,7 +67,7 @@ def start(method: Method, class_name: str = "plate", precision: str = "fp32") ->
     """Begin a category: text features, and references for few-shot methods."""
     used = encoder(precision)
     ensemble = load_ensemble(method.prompts) if method.prompts else None
-    method.prepare(text_cache(used).features(ensemble, class_name) if ensemble else None)
+    method.prepare(used.texts.features(ensemble, class_name) if ensemble else None)
     if method.k_shot:
         references = torch.rand(method.k_shot, 3, 48, 48, generator=torch.Generator().manual_seed(9))
         method.take_references(used.encode(references, method.request()))

@@ -14,7 +14,6 @@ from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
 from zsad_bench.maps import upsample
 from zsad_bench.method import Prediction
@@ -48,7 +47,7 @@ def images(golden_clipad: Path) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def texts(encoder: ClipEncoder) -> list[TextFeatures]:
     ensemble = load_ensemble("anoclip")
-    return [text_cache(encoder).features(ensemble, name, name in TEXTURES) for name in CLASSES]
+    return [encoder.texts.features(ensemble, name, name in TEXTURES) for name in CLASSES]
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +366,7 @@ def test_adaptation_lowers_the_loss_and_leaves_global_random_numbers_alone(
     tiny: BoundMethod, pixels: torch.Tensor
 ) -> None:
     method = load_method("anoclip_tta", encoder=tiny.encoder, temperature=0.07, steps=20, lr=0.01, noise=0.5).method
-    method.prepare(text_cache(tiny.encoder).features(load_ensemble("anoclip"), "plate"))
+    method.prepare(tiny.encoder.texts.features(load_ensemble("anoclip"), "plate"))
     tokens = tiny.encoder.encode(pixels[:1], method.request()).patches(PATCHES)[0]
     before = torch.get_rng_state()
     losses = method.adapt_tokens(tokens, method.generator("a")).losses

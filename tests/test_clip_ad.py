@@ -14,7 +14,6 @@ from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.method import Prediction
 from zsad_bench.methods.text_vectors import TextVector, dbscan_labels, representative
@@ -66,7 +65,7 @@ def one(batch: FeatureBatch, index: int) -> FeatureBatch:
 
 
 def prompts_of(encoder: ClipEncoder, name: str) -> TextFeatures:
-    return text_cache(encoder).features(load_ensemble("clip_ad"), name)
+    return encoder.texts.features(load_ensemble("clip_ad"), name)
 
 
 @pytest.mark.parametrize("position", range(4), ids=CLASSES)

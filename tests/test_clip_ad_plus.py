@@ -18,7 +18,6 @@ from zsad_bench.data import Dataset
 from zsad_bench.datasets.mvtec import MVTec
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch
 from zsad_bench.methods.clip_ad_plus import ClipADPlus, dice_loss, focal_loss
 from zsad_bench.prompts import load_ensemble
@@ -66,7 +65,7 @@ def batch(encoder: ClipEncoder, inputs: Arrays, checkpoint: str) -> FeatureBatch
 @pytest.fixture(scope="module")
 def text(encoder: ClipEncoder) -> torch.Tensor:
     """Text vectors (4, 2, D) of the images' classes, by the mean."""
-    cache, ensemble = text_cache(encoder), load_ensemble("clip_ad")
+    cache, ensemble = encoder.texts, load_ensemble("clip_ad")
     return torch.stack([cache.features(ensemble, name).vectors() for name in CLASSES]).clone()
 
 
@@ -101,7 +100,7 @@ def test_maps_and_both_terms(
         "clip_ad_plus_paper", encoder=encoder, checkpoint=checkpoint, text_vector="mean", sigma=sigma
     ).method
     for image, name in enumerate(CLASSES):
-        method.prepare(text_cache(encoder).features(load_ensemble("clip_ad"), name))
+        method.prepare(encoder.texts.features(load_ensemble("clip_ad"), name))
         single = one(batch, image)
         prediction = method.predict(single)
         np.testing.assert_allclose(float(prediction.scores), golden["score_text"][image], atol=2e-5)

@@ -13,7 +13,6 @@ from zsad_bench.api import BoundMethod
 from zsad_bench.dense import window_indices
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.prompts import load_ensemble
 
@@ -61,7 +60,7 @@ def test_zqhang_and_anomalib_to_the_digit(
     encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], code: str, position: int
 ) -> None:
     method = load_method("winclip_zqhang", encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), CLASSES[position]))
     prediction = method.predict(features)
     np.testing.assert_allclose(prediction.scores, golden[f"{code}_img_score"][position], atol=1e-5)
     if position < 4:
@@ -85,7 +84,7 @@ def test_mala_image_scores(
     encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], position: int
 ) -> None:
     method = load_method("winclip_mala", encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), CLASSES[position]))
     np.testing.assert_allclose(method.predict(features).scores, golden["ma_img_score"][position], atol=1e-5)
 
 
@@ -94,7 +93,7 @@ def test_caoyunkang_to_the_digit(
     encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], position: int
 ) -> None:
     method = load_method("winclip_caoyunkang", encoder=encoder).method
-    text = text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position])
+    text = encoder.texts.features(load_ensemble(method.prompts), CLASSES[position])
     np.testing.assert_allclose(text.vectors(), golden["cy_text_normed"][position], atol=1e-5)
     assert (len(text.normal), len(text.abnormal)) == tuple(golden["cy_n_prompts"])
     method.prepare(text)
@@ -114,15 +113,15 @@ def test_windows_of_the_golden_run(encoder: ClipEncoder, golden: dict[str, np.nd
 
 def test_text_vectors(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
     for position, name in enumerate(CLASSES):
-        raw = text_cache(encoder).features(load_ensemble("winclip_zqhang"), name)
+        raw = encoder.texts.features(load_ensemble("winclip_zqhang"), name)
         means = torch.stack([raw.normal.mean(dim=0), raw.abnormal.mean(dim=0)])
         for code in ("zq", "an"):
             np.testing.assert_allclose(means, golden[f"{code}_text_raw_mean"][position], atol=1e-5)
-        unit = text_cache(encoder).features(load_ensemble("winclip"), name.replace("_", " "))
+        unit = encoder.texts.features(load_ensemble("winclip"), name.replace("_", " "))
         np.testing.assert_allclose(unit.vectors(), golden["ma_text_normed"][position], atol=1e-5)
-    bottle = text_cache(encoder).features(load_ensemble("winclip_zqhang"), "bottle")
+    bottle = encoder.texts.features(load_ensemble("winclip_zqhang"), "bottle")
     assert (len(bottle.normal), len(bottle.abnormal)) == tuple(golden["zq_n_prompts"]) == tuple(golden["an_n_prompts"])
-    full = text_cache(encoder).features(load_ensemble("winclip"), "bottle")
+    full = encoder.texts.features(load_ensemble("winclip"), "bottle")
     assert (len(full.normal), len(full.abnormal)) == tuple(golden["ma_n_prompts"])
 
 

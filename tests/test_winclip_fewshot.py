@@ -12,7 +12,6 @@ from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch
 from zsad_bench.maps import upsample
 from zsad_bench.method import Method
@@ -49,7 +48,7 @@ def encoded(encoder: ClipEncoder, images: torch.Tensor, reference: torch.Tensor)
 
 def started(name: str, class_name: str, encoder: ClipEncoder, reference: FeatureBatch) -> Method:
     method = load_method(name, encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), class_name))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), class_name))
     method.take_references(reference)
     return method
 

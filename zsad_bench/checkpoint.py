@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zsad_bench.encoder import EncoderSpec
 from zsad_bench.errors import UserError
-from zsad_bench.results import atomic_path
+from zsad_bench.files import atomic_path
 
 FORMAT = "zsad-bench checkpoint 1"
 # One metadata entry: safetensors writes several in an order of its own, and equal trainings would give unequal files.

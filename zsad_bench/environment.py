@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import subprocess
 import sys
 from functools import lru_cache
 from importlib.metadata import version
@@ -31,7 +32,22 @@ def facts(device: torch.device) -> dict[str, str]:
         else f"{_cpu_name()} ({torch.get_num_threads()} threads)"
     )
     packages = {package: version(package) for package in ("torch", "open_clip_torch", "zsad-bench")}
-    return {"device": name, "python": platform.python_version(), **packages}
+    return {"device": name, "python": platform.python_version(), **packages, "commit": commit()}
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """Git commit of the code, with ``+`` if files were changed since; empty outside a git checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed somewhere, perhaps inside a checkout of something else
+        return ""
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def peak_memory_mb() -> float:

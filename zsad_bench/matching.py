@@ -65,6 +65,7 @@ def select(batch: FeatureBatch, images: Sequence[int]) -> FeatureBatch:
         grid=batch.grid,
         image_size=batch.image_size,
         windows={side: vectors[rows] for side, vectors in batch.windows.items()},
+        views={view: vectors[rows] for view, vectors in batch.views.items()},
     )
 
 

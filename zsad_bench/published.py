@@ -1,16 +1,31 @@
-"""Figures printed in papers, beside ours where method, dataset, backbone and image size are the same."""
+"""Figures printed in papers, beside ours where method, dataset, backbone, image size and protocol are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import math
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from io import StringIO
 
 import pandas as pd
 
-SHOWN = ("image_auroc", "pixel_auroc", "pixel_aupro")
+from zsad_bench.results import METRICS, JobInfo
+
 _TRUST = {"paper": 0, "official_readme": 1, "secondary": 2}
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Figures that can be compared with a job's means.
+
+    Attributes:
+        values: fractions by metric; only metrics that somebody printed.
+        source: where they stand, metrics of different sources named.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    source: str = ""
 
 
 @lru_cache(maxsize=1)
@@ -21,27 +36,33 @@ def published() -> pd.DataFrame:
     return table.iloc[table["source_kind"].map(_TRUST).argsort(kind="stable")].reset_index(drop=True)
 
 
-def add_published(board: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard with ``published_<metric>`` and ``published_source``; empty where nothing comparable is known.
+def comparable(info: JobInfo) -> Printed:
+    """Published figures of the same experiment, each metric from the most trustworthy source that has it.
 
     A figure is comparable if method, dataset, encoder and image size agree, the protocol is the standard one, and the
-    weights agree where the source names them.
+    weights agree where the source names them. Methods that see other images are printed with the whole test set as
+    their batch, so they are compared for ``batch_size=all`` only. Figures of re-implementations stand for no paper.
     """
-    matches = [_best_match(row) for row in board.to_dict("records")]
-    extended = board.copy()
-    for metric in SHOWN:
-        extended[f"published_{metric}"] = [None if match is None else match[metric] for match in matches]
-    extended["published_source"] = ["" if match is None else match["source"] for match in matches]
-    return extended
+    if info.protocol != "standard":
+        return Printed()
+    if info.setting in ("batch", "transductive") and info.batch_size != "all":
+        return Printed()
+    return _best(info.method, info.dataset, info.encoder, info.image_size, info.pretrained)
 
 
-def _best_match(row: Mapping[Hashable, object]) -> pd.Series | None:
+@lru_cache(maxsize=4096)
+def _best(method: str, dataset: str, encoder: str, image_size: int, pretrained: str) -> Printed:
     table = published()
-    if row["protocol"] != "standard":
-        return None
-    same = table["image_size"] == row["image_size"]
-    for column in ("method", "dataset", "encoder"):
-        same &= table[column] == row[column]
-    same &= table["pretrained"].isna() | (table["pretrained"] == row["pretrained"])
-    found = table[same]
-    return None if found.empty else found.iloc[0]
+    same = (table["method"] == method) & (table["dataset"] == dataset) & (table["encoder"] == encoder)
+    same &= (table["image_size"] == image_size) & (table["pretrained"].isna() | (table["pretrained"] == pretrained))
+    same &= ~table["reported_as"].str.contains("re-implementation")
+    values: dict[str, float] = {}
+    sources: dict[str, list[str]] = {}
+    for row in table[same].to_dict("records"):
+        for metric in METRICS:
+            if metric not in values and not math.isnan(row[metric]):
+                values[metric] = float(row[metric])
+                sources.setdefault(str(row["source"]), []).append(metric)
+    if len(sources) < 2:
+        return Printed(values, next(iter(sources), ""))
+    return Printed(values, "; ".join(f"{source} ({', '.join(metrics)})" for source, metrics in sources.items()))

@@ -1,8 +1,8 @@
-"""Anomaly maps as pictures: one contact sheet a category, all its maps on ONE colour scale."""
+"""Anomaly maps as pictures: contact sheets of a category, all its maps on ONE colour scale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,19 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
 from zsad_bench.data import Dataset, Sample
+from zsad_bench.files import atomic_path
 from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
-from zsad_bench.results import atomic_path
 
 IMAGES_PER_SHEET = 12
+WORST = 6
+"""False positives, and as many misses, on the sheet of a category's worst images."""
 TILE = 168
 GAP = 6
 TITLE = 30
 OUTLINE = (0, 230, 118)
 COLOURS = "inferno"
+# A sweep writes hundreds of sheets: this level takes a third of the time and a tenth more space than the default.
+PNG_EFFORT = 3
 
 
 def write_maps(
@@ -42,7 +46,7 @@ def write_maps(
     if what in ("sheet", "all"):
         sheet = contact_sheet(f"{dataset.name} / {category}", dataset, samples, maps, geometry)
         with atomic_path(folder / f"{name}.png") as path:
-            sheet.save(path, format="PNG", optimize=True)
+            sheet.save(path, format="PNG", compress_level=PNG_EFFORT)
 
 
 def choose(samples: Sequence[Sample], maps: NDArray[np.float32]) -> list[int]:
@@ -68,23 +72,65 @@ def contact_sheet(
     title: str, dataset: Dataset, samples: Sequence[Sample], maps: NDArray[np.float32], geometry: Geometry
 ) -> Image.Image:
     """Photo with the true outline above, anomaly map below; the colour bar gives the scale of the whole category."""
-    shown = choose(samples, maps)
+    tiles = [
+        (index, f"{samples[index].defect_type or 'no label'}  {samples[index].path.name}")
+        for index in choose(samples, maps)
+    ]
+    return _sheet(title, dataset, samples, maps, geometry, tiles)
+
+
+def write_worst(
+    folder: Path,
+    category: str,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    maps: NDArray[np.float32],
+    scores: Mapping[str, float],
+    geometry: Geometry,
+) -> None:
+    """Write ``<category>.worst.png``: normal images with the highest and anomalous ones with the lowest scores.
+
+    Args:
+        scores: image score by image id.
+    """
+    tiles = [
+        (index, _worst_caption(kind, samples[index], scores))
+        for kind, label, sign in (("false alarm", 0, -1), ("miss", 1, 1))
+        for index in sorted(
+            (i for i, sample in enumerate(samples) if sample.label == label),
+            key=lambda i: (sign * scores[samples[i].image_id], samples[i].image_id),
+        )[:WORST]
+    ]
+    if tiles:
+        sheet = _sheet(f"{dataset.name} / {category}: worst images", dataset, samples, maps, geometry, tiles)
+        with atomic_path(folder / f"{category.replace('/', '_')}.worst.png") as path:
+            sheet.save(path, format="PNG", compress_level=PNG_EFFORT)
+
+
+def _worst_caption(kind: str, sample: Sample, scores: Mapping[str, float]) -> str:
+    return f"{kind} {scores[sample.image_id]:.3g}  {sample.defect_type} {sample.path.stem}"
+
+
+def _sheet(
+    title: str,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    maps: NDArray[np.float32],
+    geometry: Geometry,
+    tiles: Sequence[tuple[int, str]],
+) -> Image.Image:
+    """Tiles (position in ``samples``, caption) in rows of six."""
     low, high = float(np.percentile(maps, 1)), float(np.percentile(maps, 99.9))
-    columns = min(6, max(1, len(shown)))
-    rows = -(-len(shown) // columns)
+    columns = min(6, max(1, len(tiles)))
+    rows = -(-len(tiles) // columns)
     cell_height = 2 * TILE + GAP + 18
     sheet = Image.new("RGB", (columns * (TILE + GAP) + GAP, TITLE + rows * (cell_height + GAP)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for position, index in enumerate(shown):
+    for position, (index, caption) in enumerate(tiles):
         left = GAP + (position % columns) * (TILE + GAP)
         top = TITLE + (position // columns) * (cell_height + GAP)
         photo, heat = _panels(dataset, samples[index], maps[index], geometry, low, high)
-        draw.text(
-            (left, top),
-            _fit(draw, font, f"{samples[index].defect_type or 'no label'}  {samples[index].path.name}"),
-            "black",
-            font,
-        )
+        draw.text((left, top), _fit(draw, font, caption), "black", font)
         sheet.paste(photo, (left, top + 18))
         sheet.paste(heat, (left, top + 18 + TILE + GAP))
     _legend(sheet, draw, font, title, low, high)

@@ -23,11 +23,9 @@ from zsad_bench.data import SPLITS, Dataset, Sample, Split
 from zsad_bench.encoder import ClipEncoder, EncoderSpec
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import fingerprint, read_masks
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
-from zsad_bench.preprocess import normalise
 from zsad_bench.prompts import TextFeatures, load_ensemble
 from zsad_bench.seeds import named_seed
 
@@ -136,7 +134,7 @@ class _TrainingSet:
     def _encode(
         self, samples: Sequence[Sample], pixels: NDArray[np.uint8]
     ) -> dict[Sample, tuple[FeatureBatch, Tensor]]:
-        images = normalise(torch.from_numpy(pixels), self.encoder.mean, self.encoder.std)
+        images = self.encoder.normalise(pixels)
         batch = self.encoder.encode(images, self.request, [sample.image_id for sample in samples])
         masks = read_masks(self.dataset, samples, self.encoder.geometry)
         fresh = {}
@@ -264,7 +262,7 @@ def _text(
 ) -> dict[str, Tensor]:
     """Text vectors (2, D) by category, with gradients allowed to pass."""
     assert method.prompts is not None
-    ensemble, cache, vectors = load_ensemble(method.prompts), text_cache(encoder), {}
+    ensemble, cache, vectors = load_ensemble(method.prompts), encoder.texts, {}
     for category in categories:
         name = dataset.class_name(category) if ensemble.class_names == "readable" else category
         features = cache.features(ensemble, name, dataset.is_texture(category))

@@ -1,0 +1,290 @@
+"""The tables behind the plots: one function a question, each from result files alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from zsad_bench import binned
+from zsad_bench.bootstrap import pixel_counts
+from zsad_bench.leaderboard import images_per_second, peak_memory, spread
+from zsad_bench.regions import FPR_LIMIT
+from zsad_bench.results import METRICS, CategoryResult
+from zsad_bench.runs import Job
+from zsad_bench.series import Series
+from zsad_bench.statistics import category_interval, series_interval
+
+SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
+"""Ranges of the share of anomalous images in a batch; an upper end belongs to its range."""
+
+SIZES = ((0.0, 0.005), (0.005, 0.02), (0.02, 0.05), (0.05, 1.0))
+"""Ranges of a region's share of its image."""
+
+GRID = 200  # points of a curve
+
+
+def _labels(entry: Series) -> dict[str, object]:
+    info = entry.info
+    return {
+        "dataset": info.dataset,
+        "protocol": info.protocol,
+        "encoder": info.encoder,
+        "method": entry.name,
+        "setting": info.setting,
+        "batch_size": info.batch_size,
+    }
+
+
+def by_batch_size(series: Sequence[Series]) -> pd.DataFrame:
+    """Means of every metric with interval and spread over seeds: a row per series and metric."""
+    rows: list[dict[str, object]] = []
+    for entry in sorted(series, key=lambda entry: entry.batch_order):
+        for metric in METRICS:
+            low, high = series_interval(entry, metric)
+            deviation = spread(entry.seed_means(metric))
+            ends = {"low": low, "high": high, "seed_std": deviation, "seeds": entry.seeds}
+            rows.append({**_labels(entry), "metric": metric, "value": entry.mean(metric), **ends})
+    return pd.DataFrame(rows)
+
+
+def by_category(series: Sequence[Series]) -> pd.DataFrame:
+    """Every metric of every category with its interval."""
+    rows: list[dict[str, object]] = []
+    for entry in series:
+        for category in entry.categories:
+            for metric in METRICS:
+                value = entry.value(category, metric)
+                low, high = (math.nan, math.nan) if math.isnan(value) else category_interval(entry, category, metric)
+                shown = {"category": category, "metric": metric, "value": value, "low": low, "high": high}
+                rows.append({**_labels(entry), **shown})
+    return pd.DataFrame(rows)
+
+
+def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
+    """Accuracy against images per second; ``pareto`` marks rows that nobody beats in both, within a dataset."""
+    rows: list[dict[str, object]] = []
+    for entry in series:
+        low, high = series_interval(entry, metric)
+        numbers = {"images_per_second": images_per_second(entry), "peak_memory_mb": peak_memory(entry)}
+        rows.append({**_labels(entry), **numbers, "value": entry.mean(metric), "low": low, "high": high})
+    table = pd.DataFrame(rows)
+    if not table.empty:
+        table["pareto"] = False
+        for _, part in table.groupby("dataset"):
+            table.loc[part.index, "pareto"] = pareto_front(
+                part["images_per_second"].to_numpy(), part["value"].to_numpy()
+            )
+    return table
+
+
+def pareto_front(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether no other point is at least as good in both and better in one; NaN are never on the front."""
+    points = np.stack([first, second], axis=1)
+    known = ~np.isnan(points).any(axis=1)
+    beaten = [
+        bool(np.any((points[known] >= point).all(axis=1) & (points[known] > point).any(axis=1))) for point in points
+    ]
+    return known & ~np.array(beaten, dtype=bool)
+
+
+def placements(result: CategoryResult) -> dict[str, float]:
+    """Per labelled image the share of the other class that is on the right side of it, ties one half.
+
+    The mean over the anomalous images is AUROC, and so is the mean over the normal ones (Hanley and Hajian-Tilaki
+    1997).
+    """
+    anomalous = np.array([image.score for image in result.images if image.label == 1])
+    normal = np.array([image.score for image in result.images if image.label == 0])
+    values = {}
+    for image in result.images:
+        if image.label == 1 and normal.size:
+            values[image.image_id] = float(np.mean(normal < image.score) + np.mean(normal == image.score) / 2)
+        elif image.label == 0 and anomalous.size:
+            values[image.image_id] = float(np.mean(anomalous > image.score) + np.mean(anomalous == image.score) / 2)
+    return values
+
+
+def by_share(series: Sequence[Series]) -> pd.DataFrame:
+    """How well images are ranked, by the share of anomalous images in their batch.
+
+    Every image counts with its placement. Only batches of two or more images count, and only runs that recorded the
+    batches. The interval is 1.96 standard errors of the mean over images.
+    """
+    rows: list[dict[str, object]] = []
+    for entry in series:
+        found: list[tuple[float, float]] = []
+        for job in entry.jobs:
+            for result in job.results.values():
+                shares = _shares(result)
+                placed = placements(result)
+                found += [(shares[image_id], value) for image_id, value in placed.items() if image_id in shares]
+        for low, high in SHARES:
+            inside = np.array([value for share, value in found if low < share <= high or share == low == 0])
+            if inside.size > 1:
+                error = 1.96 * float(inside.std(ddof=1)) / math.sqrt(inside.size)
+                numbers = {"n_images": inside.size, "value": float(inside.mean()), "error": error}
+                rows.append({**_labels(entry), "share_from": low, "share_to": high, **numbers})
+    return pd.DataFrame(rows)
+
+
+def _shares(result: CategoryResult) -> dict[str, float]:
+    """Share of anomalous images in the batch of each image; empty where batches are unknown or hold one image."""
+    batches: dict[int, list[tuple[str, int]]] = {}
+    for image in result.images:
+        if image.batch is not None and image.label is not None:
+            batches.setdefault(image.batch, []).append((image.image_id, image.label))
+    return {
+        image_id: sum(label for _, label in batch) / len(batch)
+        for batch in batches.values()
+        if len(batch) > 1
+        for image_id, _ in batch
+    }
+
+
+def by_defect_type(series: Sequence[Series]) -> pd.DataFrame:
+    """Image AUROC of the anomalous images of one defect type against all normal ones, first seed."""
+    rows: list[dict[str, object]] = []
+    for entry in series:
+        for category, result in (entry.finished or entry.jobs)[0].results.items():
+            placed = placements(result)
+            kinds: dict[str, list[float]] = {}
+            for image in result.images:
+                if image.label == 1 and image.image_id in placed:
+                    kinds.setdefault(image.defect_type, []).append(placed[image.image_id])
+            for kind, values in sorted(kinds.items()):
+                shown = {"category": category, "defect_type": kind, "n_images": len(values)}
+                rows.append({**_labels(entry), **shown, "image_auroc": float(np.mean(values))})
+    return pd.DataFrame(rows)
+
+
+def by_defect_size(series: Sequence[Series]) -> pd.DataFrame:
+    """AUPRO of the regions of one size: overlap averaged over those regions, false positives of the whole category.
+
+    The value is the mean over all regions of the size in a dataset, whichever category they are in.
+    """
+    rows: list[dict[str, object]] = []
+    for entry in series:
+        found: list[tuple[float, float]] = []
+        job = (entry.finished or entry.jobs)[0]
+        for category in job.results:
+            found += _region_aupro(job, category)
+        for low, high in SIZES:
+            inside = np.array([value for size, value in found if low < size <= high])
+            if inside.size:
+                error = 1.96 * float(inside.std(ddof=1)) / math.sqrt(inside.size) if inside.size > 1 else math.nan
+                numbers = {"n_regions": inside.size, "value": float(inside.mean()), "error": error}
+                rows.append({**_labels(entry), "size_from": low, "size_to": high, **numbers})
+    return pd.DataFrame(rows)
+
+
+def _region_aupro(job: Job, category: str) -> list[tuple[float, float]]:
+    """(share of the image, AUPRO) of every region; their mean over regions is the category's AUPRO."""
+    summary = job.summary(category)
+    if summary is None:
+        return []
+    pixels = summary.negatives.sum(axis=1, dtype=np.int64)
+    pixels += np.bincount(summary.region_image, summary.areas, len(summary.image_ids)).astype(np.int64)
+    regions = summary.regions.astype(np.float64)
+    negative = np.broadcast_to(summary.negatives.sum(axis=0, dtype=np.float64), regions.shape)
+    counts = binned.Counts(regions, negative, summary.single, regions / summary.areas[:, None])
+    values = binned.aupro(binned.curves(counts))
+    sizes = summary.areas / pixels[summary.region_image]
+    return list(zip(sizes.tolist(), values.tolist(), strict=True))
+
+
+def agreement(series: Sequence[Series]) -> pd.DataFrame:
+    """Spearman's rank correlation of the image scores of two methods, mean over categories, first seed; symmetric."""
+    scores = [
+        {
+            category: {image.image_id: image.score for image in result.images}
+            for category, result in (entry.finished or entry.jobs)[0].results.items()
+        }
+        for entry in series
+    ]
+    table = pd.DataFrame(math.nan, index=[entry.label for entry in series], columns=[entry.label for entry in series])
+    for i, first in enumerate(scores):
+        for j, second in enumerate(scores):
+            values = [
+                _spearman(first[category], second[category])
+                for category in first
+                if category in second and series[i].info.dataset == series[j].info.dataset
+            ]
+            known = [value for value in values if not math.isnan(value)]
+            table.iloc[i, j] = float(np.mean(known)) if known else math.nan
+    return table
+
+
+def _spearman(first: dict[str, float], second: dict[str, float]) -> float:
+    common = sorted(set(first) & set(second))
+    x, y = [first[key] for key in common], [second[key] for key in common]
+    if len(common) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def worst_images(series: Sequence[Series], count: int = 6) -> pd.DataFrame:
+    """Normal images with the highest and anomalous images with the lowest scores of each category, first seed."""
+    rows: list[dict[str, object]] = []
+    for entry in series:
+        for category, result in (entry.finished or entry.jobs)[0].results.items():
+            for kind, label, sign in (("false alarm", 0, -1), ("miss", 1, 1)):
+                images = [image for image in result.images if image.label == label]
+                for rank, image in enumerate(sorted(images, key=lambda i: (sign * i.score, i.image_id))[:count], 1):
+                    shown = {"category": category, "kind": kind, "rank": rank, "image_id": image.image_id}
+                    rows.append({**_labels(entry), **shown, "defect_type": image.defect_type, "score": image.score})
+    return pd.DataFrame(rows)
+
+
+def curves(entry: Series) -> pd.DataFrame:
+    """ROC, precision-recall and per-region-overlap curves: mean over categories at `GRID` abscissae, first seed.
+
+    Image curves are exact; pixel curves come from the histograms. Columns: curve, x, y.
+    """
+    job = (entry.finished or entry.jobs)[0]
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    grid = np.linspace(0, 1, GRID)
+    for category, result in job.results.items():
+        for name, y in _category_curves(job, category, result, grid).items():
+            found.setdefault(name, []).append(y)
+    parts = []
+    for name, ys in found.items():
+        x = grid * FPR_LIMIT if name == "pixel_pro" else grid
+        parts.append(pd.DataFrame({**_labels(entry), "curve": name, "x": x, "y": np.mean(ys, axis=0)}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _category_curves(
+    job: Job, category: str, result: CategoryResult, grid: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    curves: dict[str, NDArray[np.float64]] = {}
+    labelled = sorted((image.score, image.label) for image in result.images if image.label is not None)
+    truth = np.array([label == 1 for _, label in labelled])
+    if truth.any() and not truth.all():
+        values = np.array([score for score, _ in labelled])
+        starts = np.flatnonzero(np.diff(values, prepend=-np.inf) != 0)
+        positive, negative = (np.add.reduceat(part.astype(float), starts)[None] for part in (truth, ~truth))
+        curve = binned.curves(binned.Counts(positive, negative, np.ones(len(starts), bool)))
+        curves |= {f"image_{name}": y for name, y in _sampled(curve, grid).items()}
+    summary = job.summary(category)
+    if summary is not None:
+        (counts,) = pixel_counts(summary, np.ones((1, len(summary.image_ids))))
+        curves |= {f"pixel_{name}": y for name, y in _sampled(binned.curves(counts), grid).items()}
+    return curves
+
+
+def _sampled(curve: binned.Curves, grid: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Curves at common abscissae. A precision is that of the first threshold that reaches the recall."""
+    fpr, recall = curve.false[0] / curve.false[0, -1], curve.true[0] / curve.true[0, -1]
+    marked = curve.true[0] + curve.false[0]
+    precision = np.divide(curve.true[0], marked, out=np.ones_like(marked), where=marked > 0)
+    first = np.minimum(np.searchsorted(recall, grid, side="left"), len(recall) - 1)
+    first = np.maximum(first, int(np.argmax(marked > 0)))
+    sampled = {"roc": np.interp(grid, fpr, recall), "pr": precision[first]}
+    if curve.overlap is not None:
+        sampled["pro"] = np.interp(grid * FPR_LIMIT, fpr, curve.overlap[0])
+    return sampled

@@ -1,0 +1,147 @@
+"""Resampling the images of a category, and every metric of every resample in a few matrix products.
+
+Images are drawn with replacement, normal and anomalous ones (and those without a label) each among themselves, so that
+every resample has as many of each as the category. The draw is seeded by dataset and category: two methods on the same
+images see the same resamples, and the difference of their replicates is a paired bootstrap.
+
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 (resampling) and 13 (percentiles).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad_bench import binned
+from zsad_bench.seeds import named_seed
+from zsad_bench.summaries import PixelSummary
+
+RESAMPLES = 1000
+BOOTSTRAPPED = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+_CHUNK = 100  # resamples at a time: bounds the memory
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Metrics of every resample of a category.
+
+    Attributes:
+        images: hash of the image ids and labels; replicates of two methods are paired only if it is the same.
+        values: (RESAMPLES, len(BOOTSTRAPPED)) fractions, NaN where undefined.
+    """
+
+    images: str
+    values: NDArray[np.float64]
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` file in float32."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, images=np.array(self.images), values=self.values.astype(np.float32))
+
+    @staticmethod
+    def load(path: Path) -> Replicates | None:
+        """The replicates, or None if there are none or their file is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values = file["values"].astype(np.float64)
+                images = str(file["images"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+        return Replicates(images, values) if values.shape == (RESAMPLES, len(BOOTSTRAPPED)) else None
+
+
+def resample_weights(labels: Sequence[int | None], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """(resamples, n) how often each image is drawn; every label keeps its number of images."""
+    random = np.random.default_rng(seed)
+    strata = np.array([-1 if label is None else label for label in labels])
+    weights = np.zeros((resamples, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        weights[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
+    return weights
+
+
+def bootstrap(
+    dataset: str,
+    category: str,
+    image_ids: Sequence[str],
+    labels: Sequence[int | None],
+    scores: NDArray[np.floating],
+    summary: PixelSummary | None,
+) -> Replicates:
+    """All metrics of `RESAMPLES` resamples of one category.
+
+    Image metrics are exact. Pixel metrics come from the summary; NaN without one. The order of the images is of no
+    importance: they are sorted by id first.
+    """
+    order = sorted(range(len(image_ids)), key=lambda index: image_ids[index])
+    ids, known = [image_ids[index] for index in order], [labels[index] for index in order]
+    weights = resample_weights(known, named_seed(0, dataset, category, "bootstrap"))
+    position = {image_id: index for index, image_id in enumerate(ids)}
+    pixel = None if summary is None else weights[:, [position[image_id] for image_id in summary.image_ids]]
+    values = np.full((RESAMPLES, len(BOOTSTRAPPED)), np.nan)
+    if {0, 1} <= set(known):
+        values[:, :3] = image_replicates(np.asarray(scores, np.float64)[order], known, weights)
+    if summary is not None and pixel is not None:
+        values[:, 3:] = pixel_replicates(summary, pixel)
+    return Replicates(images_hash(ids, known), values)
+
+
+def images_hash(image_ids: Sequence[str], labels: Sequence[int | None]) -> str:
+    """Which images a category has, whatever their order."""
+    lines = sorted(f"{image_id}|{label}" for image_id, label in zip(image_ids, labels, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def image_replicates(
+    scores: NDArray[np.float64], labels: Sequence[int | None], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(S, 3) AUROC, AP and F1-max of image scores under weights (S, n); images without a label are left out."""
+    labelled = np.array([index for index, label in enumerate(labels) if label is not None])
+    truth = np.array([labels[index] == 1 for index in labelled])
+    order = np.argsort(scores[labelled], kind="stable")
+    drawn, truth, ordered = weights[:, labelled[order]], truth[order], scores[labelled][order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) != 0)
+    positive = np.add.reduceat(drawn * truth, starts, axis=1)
+    negative = np.add.reduceat(drawn * ~truth, starts, axis=1)
+    curve = binned.curves(binned.Counts(positive, negative, np.ones(len(starts), bool)))
+    single = np.ones(len(starts), bool)
+    return np.stack([binned.auroc(curve), binned.average_precision(curve, single), binned.f1max(curve)], axis=1)
+
+
+def pixel_replicates(summary: PixelSummary, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(S, 4) AUROC, AP, F1-max and AUPRO of pixels under weights (S, N) of the summary's images."""
+    single = summary.single
+    parts = []
+    for counts in pixel_counts(summary, weights):
+        curve = binned.curves(counts)
+        ap = binned.average_precision(curve, single, counts.clump)
+        parts.append(np.stack([binned.auroc(curve), ap, binned.f1max(curve), binned.aupro(curve)], axis=1))
+    return np.concatenate(parts)
+
+
+def pixel_counts(summary: PixelSummary, weights: NDArray[np.float64]) -> Iterator[binned.Counts]:
+    """Counts of the resamples, `_CHUNK` at a time. Bins are counted in float32, which is exact below 2^24 pixels."""
+    owners = np.unique(summary.region_image)
+    negatives = summary.negatives.astype(np.float32)
+    positives, gains = (part[owners].astype(np.float32) for part in (summary.positives(), summary.gains()))
+    pixels = positives.sum(axis=1, dtype=np.float64)
+    regions = summary.region_counts()
+    for start in range(0, len(weights), _CHUNK):
+        chunk = weights[start : start + _CHUNK].astype(np.float32)
+        n_regions = chunk @ regions.astype(np.float32)
+        drawn = chunk[:, owners].astype(np.float64) * pixels
+        clump = (drawn * chunk[:, owners]).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
+        yield binned.Counts(
+            (chunk[:, owners] @ positives).astype(np.float64),
+            (chunk @ negatives).astype(np.float64),
+            summary.single,
+            (chunk[:, owners] @ gains).astype(np.float64) / np.maximum(n_regions, 1)[:, None],
+            clump,
+        )

@@ -1,0 +1,183 @@
+"""The leaderboard: a row per method, dataset, encoder and batch size, ranked among rows that can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import pandas as pd
+
+from zsad_bench.errors import UserError
+from zsad_bench.published import comparable
+from zsad_bench.results import METRICS, OPTIONAL_METRICS, JobInfo
+from zsad_bench.runs import Job
+from zsad_bench.series import Series, fidelity
+from zsad_bench.statistics import series_interval
+
+ALWAYS = ("dataset", "protocol")
+"""Rows of different datasets or protocols are never ranked together."""
+
+LABELS = (
+    *("method", "variant", "fidelity", "setting", "dataset", "protocol"),
+    *("encoder", "pretrained", "image_size", "batch_size"),
+)
+
+
+@dataclass(frozen=True)
+class BoardOptions:
+    """What the leaderboard shows, keys ``board.*`` of the configuration.
+
+    Attributes:
+        metric: ranks the rows.
+        group: columns within which rows are ranked, besides dataset and protocol.
+        filter: column -> values to keep; other rows are left out before ranking.
+    """
+
+    metric: str = "image_auroc"
+    group: tuple[str, ...] = ("setting",)
+    filter: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.metric not in (*METRICS, *OPTIONAL_METRICS):
+            raise UserError(f"board.metric={self.metric}: no such metric{_near(self.metric, METRICS)}")
+        for key, names in (("board.group", self.group), ("board.filter", tuple(self.filter))):
+            for name in names:
+                if name not in LABELS:
+                    raise UserError(f"{key}: no column {name}{_near(name, LABELS)}")
+
+    @staticmethod
+    def from_config(values: Mapping[str, object]) -> BoardOptions:
+        """Options from the plain values of a config, where one value may stand for a list of one.
+
+        Raises:
+            UserError: an unknown metric or column.
+        """
+        chosen = values.get("filter") or {}
+        if not isinstance(chosen, Mapping):
+            raise UserError("board.filter: give columns with values, for example board.filter={method:[musc,winclip]}")
+        return BoardOptions(
+            str(values.get("metric", "image_auroc")),
+            _names(values.get("group", "setting")),
+            {str(name): _names(wanted) for name, wanted in chosen.items()},
+        )
+
+    def keeps(self, info: JobInfo) -> bool:
+        """Whether the filter lets a job pass."""
+        labels = label_columns(info)
+        return all(str(labels[name]) in wanted for name, wanted in self.filter.items())
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else (str(value),)
+
+
+def _near(word: str, choices: Sequence[str]) -> str:
+    near = get_close_matches(word, choices, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(choices)}"
+
+
+def label_columns(info: JobInfo) -> dict[str, object]:
+    """What a row is about."""
+    return {name: fidelity(info) if name == "fidelity" else getattr(info, name) for name in LABELS}
+
+
+def build_board(series: Sequence[Series], options: BoardOptions | None = None) -> pd.DataFrame:
+    """All columns of the leaderboard, ranked and ordered.
+
+    Per metric: the mean over categories and seeds; ``_low`` and ``_high``, its 95 % interval over images;
+    ``_seed_std``, the standard deviation over seeds; ``published_`` and ``difference_`` (ours minus the paper's) where
+    comparable.
+    """
+    options = options or BoardOptions()
+    rows = [_row(entry) for entry in series if options.keeps(entry.info)]
+    if not rows:
+        return pd.DataFrame()
+    board = pd.DataFrame(rows)
+    metrics = [name for name in (*METRICS, *OPTIONAL_METRICS) if name in board]
+    if options.metric not in board:
+        raise UserError(f"board.metric={options.metric}: not in these results; choose from {', '.join(metrics)}")
+    groups = list(dict.fromkeys([*ALWAYS, *options.group]))
+    ranks = board.groupby(groups, sort=False, dropna=False)[options.metric].rank(ascending=False, method="min")
+    board.insert(0, "rank", ranks.astype("Int64"))
+    sizes = board["batch_size"].map(lambda size: math.inf if size == "all" else float(size))
+    texts = {name: board[name].astype(str) for name in groups}
+    order = board.assign(_size=sizes, _unranked=board["rank"].isna(), **texts)
+    keys = [*groups, "_unranked", "rank", "method", "variant", "encoder", "_size", "config_hash"]
+    return board.loc[order.sort_values(keys, kind="stable").index].reset_index(drop=True)
+
+
+def _row(series: Series) -> dict[str, object]:
+    info, job = series.info, (series.finished or series.jobs)[0]
+    names = [name for name in (*METRICS, *OPTIONAL_METRICS) if name in METRICS or _has(job, name)]
+    row: dict[str, object] = {
+        **label_columns(info),
+        "seed": series.seeds,
+        "n_seeds": len(series.finished),
+        "categories": series.progress,
+        "n_images": series.n_images,
+    }
+    means = {name: series.mean(name) for name in names}
+    row |= means
+    for name in METRICS:
+        row[f"{name}_low"], row[f"{name}_high"] = series_interval(series, name)
+        row[f"{name}_seed_std"] = spread(series.seed_means(name))
+    row |= {"images_per_second": images_per_second(series), "peak_memory_mb": peak_memory(series)}
+    printed = comparable(info)
+    for name in METRICS:
+        row[f"published_{name}"] = printed.values.get(name, math.nan)
+        row[f"difference_{name}"] = means[name] - printed.values.get(name, math.nan)
+    return {**row, "published_source": printed.source, "config_hash": info.config_hash, "notes": _notes(series)}
+
+
+def _has(job: Job, metric: str) -> bool:
+    return any(metric in result.metrics for result in job.results.values())
+
+
+def _notes(series: Series) -> str:
+    """Which metrics have no mean, and which seeds are not finished."""
+    notes = []
+    if 0 < len(series.finished) < len(series.jobs):
+        notes.append(f"{len(series.finished)} of {len(series.jobs)} seeds finished")
+    for job in series.finished[:1]:
+        for name in METRICS:
+            values = [result.metrics.get(name, math.nan) for result in job.results.values()]
+            defined = sum(not math.isnan(value) for value in values)
+            if defined < len(values):
+                notes.append(f"{name} defined in {defined}/{len(values)} categories")
+    return "; ".join(notes)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation (n - 1) over seeds; NaN for fewer than two."""
+    if len(values) < 2:
+        return math.nan
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def images_per_second(series: Series) -> float:
+    """Images of all finished categories per second of encoder and method; NaN if it was not timed."""
+    images = seconds = 0.0
+    for job in series.finished or series.jobs:
+        for result in job.results.values():
+            stages = [result.timing.get(f"seconds_{stage}") for stage in ("encode", "score")]
+            times = [float(stage) for stage in stages if stage is not None]
+            if times:
+                images += result.n_images
+                seconds += sum(times)
+    return images / seconds if seconds > 0 else math.nan
+
+
+def peak_memory(series: Series) -> float:
+    """Largest resident memory in MiB that was seen up to the end of any category; NaN if not recorded."""
+    seen = [
+        float(result.timing["peak_memory_mb"])
+        for job in series.jobs
+        for result in job.results.values()
+        if "peak_memory_mb" in result.timing
+    ]
+    return max(seen, default=math.nan)

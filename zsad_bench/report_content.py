@@ -1,0 +1,316 @@
+"""What a report shows: tables, figures and sentences of one or many results folders, before any page is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from zsad_bench import analysis, plots
+from zsad_bench.leaderboard import BoardOptions, build_board
+from zsad_bench.operating_points import operating_points
+from zsad_bench.plots_ranks import critical_difference_figure
+from zsad_bench.results import METRIC_NAMES
+from zsad_bench.runs import Runs
+from zsad_bench.series import Series, group_series, largest_batches
+from zsad_bench.statistics import RankTest, block_values, compare, rank_test, verdict
+from zsad_bench.tables import build_tables
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its answer: sentences, figures and the table behind them.
+
+    Attributes:
+        name: of files, ``[a-z0-9_]``.
+        figures: file name without ending -> what makes the figure.
+        table: what the figures show; empty if there is nothing.
+        absent: why there is no answer, else empty.
+    """
+
+    name: str
+    title: str
+    text: str
+    figures: dict[str, Callable[[], Figure]]
+    table: pd.DataFrame
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture of a category's worst images."""
+
+    method: str
+    dataset: str
+    category: str
+    path: Path
+
+
+@dataclass
+class Content:
+    """Everything a report shows."""
+
+    runs: Runs
+    options: BoardOptions
+    series: list[Series]
+    board: pd.DataFrame
+    coverage: pd.DataFrame
+    questions: list[Question] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+
+
+def build_content(runs: Runs, options: BoardOptions) -> Content:
+    """Tables, figures and sentences; plots compare methods at their largest batch size unless batch size is the topic.
+
+    Raises:
+        UserError: results without the metric that the options ask for.
+    """
+    series = [entry for entry in group_series(runs.jobs) if options.keeps(entry.info)]
+    content = Content(runs, options, series, build_board(series, options), coverage(series))
+    for dataset in sorted({entry.info.dataset for entry in series}):
+        content.questions += _questions([entry for entry in series if entry.info.dataset == dataset], options)
+    content.sheets = _sheets(series)
+    return content
+
+
+def coverage(series: Sequence[Series]) -> pd.DataFrame:
+    """Finished categories per method and (dataset, batch size); a cell that nobody started is ``missing``."""
+    rows = {
+        (entry.name, entry.info.encoder, f"{entry.info.dataset}, batch {entry.info.batch_size}"): entry.progress
+        for entry in sorted(series, key=lambda entry: (entry.info.dataset, entry.batch_order))
+    }
+    heads = list(dict.fromkeys(head for _, _, head in rows))
+    names = sorted({(name, encoder) for name, encoder, _ in rows})
+    cells = [
+        {"method": name, "encoder": encoder, **{head: rows.get((name, encoder, head), "missing") for head in heads}}
+        for name, encoder in names
+    ]
+    return pd.DataFrame(cells)
+
+
+def _questions(series: list[Series], options: BoardOptions) -> list[Question]:
+    """The questions of one dataset, in the order of the page."""
+    metric, dataset = options.metric, series[0].info.dataset
+    started = [entry for entry in series if any(job.results for job in entry.jobs)]
+    entries = sorted(largest_batches(started), key=lambda entry: entry.label)
+    return [
+        _batch_sizes(dataset, started, metric),
+        _shares(dataset, started),
+        _speed(dataset, started, metric),
+        _comparisons(dataset, entries, metric),
+        _categories(dataset, entries, metric),
+        _defect_types(dataset, entries),
+        _defect_sizes(dataset, entries),
+        _distributions(dataset, entries),
+        _curves(dataset, entries),
+        _agreement(dataset, entries),
+        _thresholds(dataset, entries),
+        _worst(dataset, entries),
+    ]
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")
+
+
+def _batch_sizes(dataset: str, series: list[Series], metric: str) -> Question:
+    table = analysis.by_batch_size(series)
+    known = sorted(set(table.loc[table["value"].notna(), "metric"])) if len(table) else []
+    shown = list(dict.fromkeys(name for name in (metric, "image_auroc", "pixel_aupro") if name in known))
+    name = f"batch_size_{_slug(dataset)}"
+    return Question(
+        name,
+        f"{dataset}: how much does batch size matter?",
+        "Methods that look at one image do not change with the batch size. Bars are 95 % intervals over images; where "
+        "several seeds were run, values are means over them and the table has their standard deviation.",
+        {f"{name}_{which}": partial(plots.batch_size_figure, table, which) for which in shown},
+        table,
+        "" if shown else "no method has finished every category",
+    )
+
+
+def _shares(dataset: str, series: list[Series]) -> Question:
+    table = analysis.by_share([entry for entry in series if entry.info.setting in ("batch", "transductive")])
+    name = f"share_{_slug(dataset)}"
+    absent = "" if len(table) else "no batch method, or the batches of images were not recorded"
+    return Question(
+        name,
+        f"{dataset}: does it matter how many images of a batch are anomalous?",
+        "Every image counts with its placement: the share of images of the other class that are on the right side of "
+        "it. The mean placement is AUROC.",
+        {} if absent else {name: partial(plots.share_figure, table)},
+        table,
+        absent,
+    )
+
+
+def _speed(dataset: str, series: list[Series], metric: str) -> Question:
+    table = analysis.speed(series, metric)
+    name = f"speed_{_slug(dataset)}"
+    known = len(table) and (table["value"].notna() & table["images_per_second"].notna()).any()
+    return Question(
+        name,
+        f"{dataset}: accuracy against throughput",
+        "Nobody is both better and faster than a method on the Pareto front. Speed is images per second of encoder and "
+        "method, of the run as it was: compare only numbers of one machine.",
+        {name: partial(plots.speed_figure, table, metric)} if known else {},
+        table,
+        "" if known else "no timed and finished method",
+    )
+
+
+def _comparisons(dataset: str, series: list[Series], metric: str) -> Question:
+    found = compare(series, metric)
+    table = pd.DataFrame([vars(pair) | {"distinguishable": pair.distinguishable} for pair in found])
+    test = rank_test(block_values(series, metric))
+    name = f"ranks_{_slug(dataset)}"
+    figures: dict[str, Callable[[], Figure]] = {}
+    if not math.isnan(test.critical_difference):
+        figures[name] = partial(critical_difference_figure, test, dataset)
+    return Question(
+        f"comparisons_{_slug(dataset)}",
+        f"{dataset}: which methods can be told apart?",
+        f"{verdict(found, metric)} {_rank_sentence(test)}",
+        figures,
+        table,
+    )
+
+
+def _rank_sentence(test: RankTest) -> str:
+    if test.reason:
+        return f"No rank test over categories: {test.reason}."
+    p = f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001"
+    difference = "differ" if test.p < 0.05 else "do not differ significantly"
+    return (
+        f"Over {test.n_blocks} categories the mean ranks {difference} (Friedman, {p}); mean ranks closer than "
+        f"{test.critical_difference:.2f} cannot be told apart (Nemenyi)."
+    )
+
+
+def _categories(dataset: str, series: list[Series], metric: str) -> Question:
+    table = analysis.by_category(series)
+    name = f"categories_{_slug(dataset)}"
+    shown = list(dict.fromkeys([metric, "image_auroc", "pixel_aupro"]))
+    figures: dict[str, Callable[[], Figure]] = {
+        f"{name}_{which}": partial(_category_heat, table, which, dataset) for which in shown if len(table)
+    }
+    text = "Each method at its largest batch size."
+    return Question(name, f"{dataset}: which categories are hard?", text, figures, table)
+
+
+def _category_heat(table: pd.DataFrame, metric: str, dataset: str) -> Figure:
+    part = table[table["metric"] == metric].assign(label=lambda rows: _row_label(rows))
+    return plots.heat_figure(
+        part.pivot_table(index="label", columns="category", values="value", dropna=False),
+        f"{dataset}: {METRIC_NAMES[metric]}",
+    )
+
+
+def _row_label(rows: pd.DataFrame) -> pd.Series:
+    return rows["method"] + ", batch " + rows["batch_size"].astype(str)
+
+
+def _defect_types(dataset: str, series: list[Series]) -> Question:
+    table = analysis.by_defect_type(series)
+    name = f"defect_types_{_slug(dataset)}"
+    text = "Image AUROC of the anomalous images of one defect type against all normal images of the category."
+    figures: dict[str, Callable[[], Figure]] = {name: partial(_defect_heat, table, dataset)} if len(table) else {}
+    absent = "" if len(table) else "no labelled images"
+    return Question(name, f"{dataset}: which defects are hard?", text, figures, table, absent)
+
+
+def _defect_heat(table: pd.DataFrame, dataset: str) -> Figure:
+    part = table.assign(label=_row_label(table), kind=table["category"] + ": " + table["defect_type"])
+    wide = part.pivot_table(index="kind", columns="label", values="image_auroc", dropna=False)
+    return plots.heat_figure(wide, f"{dataset}: image AUROC by defect type")
+
+
+def _defect_sizes(dataset: str, series: list[Series]) -> Question:
+    table = analysis.by_defect_size(series)
+    name = f"defect_sizes_{_slug(dataset)}"
+    return Question(
+        name,
+        f"{dataset}: are small defects found?",
+        "AUPRO of regions of one size: their overlap, against the false positives of the whole category.",
+        {name: partial(plots.size_figure, table)} if len(table) else {},
+        table,
+        "" if len(table) else "no masks, or the run kept no histograms",
+    )
+
+
+def _distributions(dataset: str, series: list[Series]) -> Question:
+    figures: dict[str, Callable[[], Figure]] = {}
+    for entry in series:
+        name = f"scores_{_slug(dataset)}_{_slug(entry.label)}"
+        figures[name] = partial(_distribution, entry)
+    text = "The less the two kinds overlap, the better. Scores of different methods have different units."
+    return Question(f"scores_{_slug(dataset)}", f"{dataset}: image scores", text, figures, pd.DataFrame())
+
+
+def _distribution(entry: Series) -> Figure:
+    images = build_tables([(entry.finished or entry.jobs)[0]]).images
+    return plots.distribution_figure(images, f"{entry.label} on {entry.info.dataset}")
+
+
+def _curves(dataset: str, series: list[Series]) -> Question:
+    parts = [table for entry in series if len(table := analysis.curves(entry))]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    name = f"curves_{_slug(dataset)}"
+    return Question(
+        name,
+        f"{dataset}: curves",
+        "Means over categories. Pixel curves come from histograms, image curves are exact.",
+        {name: partial(plots.curves_figure, table)} if parts else {},
+        table,
+        "" if parts else "no labelled images",
+    )
+
+
+def _agreement(dataset: str, series: list[Series]) -> Question:
+    table = analysis.agreement(series)
+    name = f"agreement_{_slug(dataset)}"
+    title = f"{dataset}: rank correlation of image scores"
+    figures: dict[str, Callable[[], Figure]] = {name: partial(plots.heat_figure, table, title, "Spearman's rho", 1.0)}
+    text = "Methods that agree find the same images suspicious; methods that do not may be worth combining."
+    absent = "" if len(series) > 1 else "one method only"
+    table = table.reset_index(names="method")
+    return Question(name, f"{dataset}: do methods agree?", text, {} if absent else figures, table, absent)
+
+
+def _thresholds(dataset: str, series: list[Series]) -> Question:
+    table = operating_points(series)
+    return Question(
+        f"operating_points_{_slug(dataset)}",
+        f"{dataset}: what a yes or no would be worth",
+        "Thresholds estimated on half of the images of a category and tested on the other half: at the largest F1 "
+        "(f1max), and at 1 % and 5 % false positives (fpr01, fpr05). With few normal images a small false positive "
+        "rate cannot be estimated: normal_estimate says how many there were. These numbers play no part in ranking.",
+        {},
+        table,
+        "" if len(table) else "a half of the images lacks one of the two classes",
+    )
+
+
+def _worst(dataset: str, series: list[Series]) -> Question:
+    table = analysis.worst_images(series)
+    name = f"worst_{_slug(dataset)}"
+    text = "False alarms are normal images with the highest scores, misses anomalous ones with the lowest."
+    absent = "" if len(table) else "no labelled images"
+    return Question(name, f"{dataset}: where do methods fail?", text, {}, table, absent)
+
+
+def _sheets(series: Sequence[Series]) -> list[Sheet]:
+    """Pictures of the worst images that the runs kept, each method at its largest batch size."""
+    found = []
+    for entry in sorted(largest_batches(series), key=lambda entry: entry.label):
+        job = (entry.finished or entry.jobs)[0]
+        for category, folder in job.sources.items():
+            path = folder.path / "maps" / f"{category.replace('/', '_')}.worst.png"
+            if path.exists():
+                found.append(Sheet(entry.label, entry.info.dataset, category, path))
+    return found

@@ -1,0 +1,131 @@
+"""Reading results folders: jobs with their finished categories, also of several runs together, and what failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from zsad_bench.bootstrap import Replicates
+from zsad_bench.errors import UserError
+from zsad_bench.results import CategoryResult, JobFolder, JobInfo
+from zsad_bench.summaries import PixelSummary
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job and its finished categories, which may come from several results folders.
+
+    Attributes:
+        results: by category, in the job's order of categories.
+        sources: the folder that each result came from.
+    """
+
+    info: JobInfo
+    results: dict[str, CategoryResult]
+    sources: dict[str, JobFolder]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every category is finished."""
+        return len(self.results) == len(self.info.categories)
+
+    @property
+    def progress(self) -> str:
+        """Finished categories, such as ``12/15``."""
+        return f"{len(self.results)}/{len(self.info.categories)}"
+
+    def replicates(self, category: str) -> Replicates | None:
+        """Metrics of the resamples of a finished category; None if the run did not keep them."""
+        return self.sources[category].replicates(category)
+
+    def summary(self, category: str) -> PixelSummary | None:
+        """Pixel histograms of a finished category; None if the run did not keep them."""
+        return self.sources[category].summary(category)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that stopped with an error, as its results folder tells it."""
+
+    folder: str
+    overrides: tuple[str, ...]
+    error: str
+
+
+@dataclass
+class Runs:
+    """Everything in one or several results folders.
+
+    Attributes:
+        jobs: each job once; the first folder that has a category of it counts.
+        failures: jobs that ended with an error.
+        problems: files that could not be read, one line each.
+    """
+
+    folders: list[Path]
+    jobs: list[Job] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_runs(folders: Sequence[Path]) -> Runs:
+    """Read results folders; a damaged file is named in ``problems`` and otherwise left out.
+
+    Raises:
+        UserError: a folder does not exist.
+    """
+    runs = Runs(list(folders))
+    jobs: dict[str, Job] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such results folder; name folders below results_dir")
+        for path in sorted(folder.glob("jobs/*/job.json")):
+            info = _read_info(path, runs.problems)
+            if info is not None:
+                _add(jobs, info, JobFolder(folder, info), runs.problems)
+        for path in sorted(folder.glob("failed/*.json")):
+            failure = _read_failure(folder, path, runs.problems)
+            if failure is not None:
+                runs.failures.append(failure)
+    runs.jobs = [_in_order(job) for job in jobs.values()]
+    return runs
+
+
+def _read_info(path: Path, problems: list[str]) -> JobInfo | None:
+    """What a job is; keys of other versions are ignored, as long as ours are there."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = {key.name: content[key.name] for key in fields(JobInfo) if key.name in content}
+        return JobInfo(**{**known, "categories": tuple(known["categories"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        problems.append(f"{path}: damaged; its job is left out, run it again")
+        return None
+
+
+def _add(jobs: dict[str, Job], info: JobInfo, folder: JobFolder, problems: list[str]) -> None:
+    job = jobs.setdefault(info.folder, Job(info, {}, {}))
+    for category in info.categories:
+        if category in job.results:
+            continue
+        if (result := folder.load(category)) is not None:
+            job.results[category] = result
+            job.sources[category] = folder
+        elif (path := folder.category_file(category)).exists():
+            problems.append(f"{path}: damaged; counted as missing, run it again")
+
+
+def _in_order(job: Job) -> Job:
+    """The job with its results in the order of its categories, whichever folders they came from."""
+    found = {category: job.results[category] for category in job.info.categories if category in job.results}
+    return Job(job.info, found, job.sources)
+
+
+def _read_failure(folder: Path, path: Path, problems: list[str]) -> Failure | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Failure(str(folder), tuple(map(str, content["overrides"])), str(content["error"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        problems.append(f"{path}: damaged failure record")
+        return None

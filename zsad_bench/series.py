@@ -1,0 +1,157 @@
+"""Jobs that differ in the seed only, taken together: one row of the leaderboard, one line of a plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from zsad_bench.bootstrap import BOOTSTRAPPED
+from zsad_bench.results import JobInfo
+from zsad_bench.runs import Job
+
+FAITHFUL, RECONSTRUCTION, OWN = "faithful", "reconstruction", "own"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Jobs of one method, variant, dataset, encoder and batch size with different seeds, ascending by seed.
+
+    Means are over the finished jobs; they are NaN while no job has every category.
+    """
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def info(self) -> JobInfo:
+        """The columns that all jobs share; its seed is the first one's."""
+        return self.jobs[0].info
+
+    @cached_property
+    def finished(self) -> tuple[Job, ...]:
+        """Jobs with every category."""
+        return tuple(job for job in self.jobs if job.complete)
+
+    @property
+    def progress(self) -> str:
+        """Finished categories of the job that is furthest, such as ``12/15``."""
+        best = max(self.jobs, key=lambda job: len(job.results) / max(len(job.info.categories), 1))
+        return best.progress
+
+    @property
+    def seeds(self) -> str:
+        """The seeds behind the means, such as ``0`` or ``0..9``."""
+        seeds = [job.info.seed for job in self.finished or self.jobs]
+        if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+            return f"{seeds[0]}..{seeds[-1]}"
+        return ",".join(map(str, seeds))
+
+    @property
+    def name(self) -> str:
+        """Method, with its variant where that is not the paper's."""
+        info = self.info
+        return info.method if info.variant in ("paper", "official") else f"{info.method} ({info.variant})"
+
+    @property
+    def label(self) -> str:
+        """Name and batch size, for figures and sentences."""
+        return f"{self.name}, batch {self.info.batch_size}"
+
+    @property
+    def batch_order(self) -> float:
+        """The batch size as a number; ``all`` is larger than any."""
+        return math.inf if self.info.batch_size == "all" else float(self.info.batch_size)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories of the jobs."""
+        return self.info.categories
+
+    def value(self, category: str, metric: str) -> float:
+        """A metric of a category, mean over the seeds that have it; NaN if none has."""
+        values = [job.results[category].metrics.get(metric, math.nan) for job in self.jobs if category in job.results]
+        return math.fsum(values) / len(values) if values else math.nan
+
+    def seed_means(self, metric: str) -> list[float]:
+        """Mean over categories for each finished seed."""
+        return [
+            math.fsum(result.metrics.get(metric, math.nan) for result in job.results.values()) / len(job.results)
+            for job in self.finished
+        ]
+
+    def mean(self, metric: str) -> float:
+        """Mean over categories and finished seeds; NaN without one, or if the metric is undefined in a category."""
+        means = self.seed_means(metric)
+        return math.fsum(means) / len(means) if means else math.nan
+
+    @cached_property
+    def replicates(self) -> NDArray[np.float64] | None:
+        """(resamples, metrics) of the mean over categories and seeds; None unless every category has its file."""
+        parts = [self.category_replicates(category) for category in self.categories] if self.finished else []
+        known = [part for part in parts if part is not None]
+        return np.mean(known, axis=0) if known and len(known) == len(parts) else None
+
+    def category_replicates(self, category: str) -> NDArray[np.float64] | None:
+        """(resamples, metrics) of one category, mean over finished seeds, which see the same resamples."""
+        loaded = [job.replicates(category) for job in self.finished or self.jobs if category in job.results]
+        known = [part for part in loaded if part is not None]
+        if not known or len(known) < len(loaded) or len({part.images for part in known}) > 1:
+            return None
+        return np.mean([part.values for part in known], axis=0)
+
+    def images_hash(self, category: str) -> str:
+        """Which images a category was evaluated on; empty if not recorded."""
+        for job in self.finished or self.jobs:
+            if category in job.results and (found := job.replicates(category)) is not None:
+                return found.images
+        return ""
+
+    @property
+    def n_images(self) -> int:
+        """Images of the finished categories of one job."""
+        return max(sum(result.n_images for result in job.results.values()) for job in self.jobs)
+
+
+def group_series(jobs: Sequence[Job]) -> list[Series]:
+    """Jobs by series, each ordered by seed."""
+    groups: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        info = job.info
+        key = (info.method, info.variant, info.dataset, info.protocol, str(info.batch_size))
+        groups.setdefault((*key, info.series or info.config_hash), []).append(job)
+    return [Series(tuple(sorted(group, key=lambda job: job.info.seed))) for group in groups.values()]
+
+
+def largest_batches(series: Sequence[Series]) -> list[Series]:
+    """Each method (variant, encoder) at its largest batch size only: one entry a method, for comparing methods."""
+    chosen: dict[tuple[object, ...], Series] = {}
+    for entry in sorted(series, key=lambda entry: entry.batch_order):
+        info = entry.info
+        chosen[info.method, info.variant, info.dataset, info.protocol, info.encoder, info.image_size] = entry
+    return list(chosen.values())
+
+
+def column(metric: str) -> int | None:
+    """Column of a metric among the replicates, None if it has none."""
+    return BOOTSTRAPPED.index(metric) if metric in BOOTSTRAPPED else None
+
+
+def fidelity(info: JobInfo) -> str:
+    """``reconstruction``, ``faithful`` (a bundled method checked against its source), or ``own`` (a user's method)."""
+    if "reconstruction" in info.variant:
+        return RECONSTRUCTION
+    return FAITHFUL if info.method in _bundled_methods() else OWN
+
+
+@lru_cache(maxsize=1)
+def _bundled_methods() -> frozenset[str]:
+    """Names that the YAML files in ``conf/method`` give."""
+    folder = resources.files("zsad_bench.conf") / "method"
+    texts = [entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return frozenset(str(OmegaConf.select(OmegaConf.create(text), "name")) for text in texts)

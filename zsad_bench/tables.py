@@ -1,0 +1,108 @@
+"""The tables of results folders, rebuilt from the files of their jobs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from zsad_bench.leaderboard import BoardOptions, build_board
+from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
+from zsad_bench.results import COUNT_COLUMNS, JOB_COLUMNS, CategoryResult, write_atomic
+from zsad_bench.runs import Job, read_runs
+from zsad_bench.series import group_series
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """Tables of results folders, as pandas frames."""
+
+    metrics: pd.DataFrame
+    images: pd.DataFrame
+    timing: pd.DataFrame
+    leaderboard: pd.DataFrame
+
+
+def collect(run_folder: Path, options: BoardOptions | None = None) -> RunTables:
+    """Read every job of a results folder."""
+    return build_tables(read_runs([run_folder]).jobs, options)
+
+
+def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> RunTables:
+    """Tables of jobs: a row per category and mean, per image, per timing, and the leaderboard."""
+    metrics, images, timing = [], [], []
+    for job in jobs:
+        info = job.info
+        shared = {column: getattr(info, column, "") for column in JOB_COLUMNS}
+        for result in job.results.values():
+            row = {**shared, "category": result.category}
+            counts = {column: getattr(result, column) for column in COUNT_COLUMNS}
+            metrics.append({**row, **counts, **result.metrics, "config_hash": info.config_hash, "notes": result.notes})
+            images += [{**row, **asdict(image), "config_hash": info.config_hash} for image in result.images]
+            timing.append({**row, "n_images": result.n_images, **result.timing, "config_hash": info.config_hash})
+        if job.complete and job.results:
+            metrics.append(_mean_row(shared, job))
+    return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), build_board(group_series(jobs), options))
+
+
+def _mean_row(shared: dict[str, object], job: Job) -> dict[str, object]:
+    results = list(job.results.values())
+    means, notes = mean_metrics(results)
+    counts = {column: sum(getattr(result, column) for result in results) for column in COUNT_COLUMNS}
+    return {**shared, "category": "mean", **counts, **means, "config_hash": job.info.config_hash, "notes": notes}
+
+
+def mean_metrics(results: list[CategoryResult]) -> tuple[dict[str, float], str]:
+    """Unweighted mean over categories; a metric that is undefined in a category has no mean, and the note says so."""
+    means, notes = {}, []
+    for metric in results[0].metrics:
+        values = [result.metrics.get(metric, math.nan) for result in results]
+        defined = [value for value in values if not math.isnan(value)]
+        means[metric] = math.fsum(values) / len(values) if len(defined) == len(values) else math.nan
+        if len(defined) < len(values):
+            notes.append(f"{metric} defined in {len(defined)}/{len(values)} categories")
+    return means, "; ".join(notes)
+
+
+def _sorted(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Rows in an order that does not depend on when they were computed; the mean row of a job comes last."""
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    sizes = table["batch_size"].map(lambda size: math.inf if size == "all" else int(size))
+    order = table.assign(_size=sizes, _mean=table["category"] == "mean")
+    keys = [
+        "dataset",
+        "protocol",
+        "method",
+        "variant",
+        "encoder",
+        "pretrained",
+        "image_size",
+        "_size",
+        "seed",
+        "config_hash",
+        "_mean",
+        "category",
+    ]
+    keys += [key for key in ("image_id",) if key in table]
+    return table.loc[order.sort_values(keys, kind="stable").index].reset_index(drop=True)
+
+
+def write_tables(run_folder: Path, options: BoardOptions | None = None) -> RunTables:
+    """Rebuild every table of a results folder from the files of its jobs."""
+    options = options or BoardOptions()
+    tables = collect(run_folder, options)
+    for name in ("metrics", "images", "timing", "leaderboard"):
+        write_atomic(run_folder / f"{name}.csv", csv_text(getattr(tables, name)))
+    write_atomic(run_folder / "leaderboard.md", leaderboard_markdown(tables.leaderboard, options))
+    write_atomic(run_folder / "leaderboard.tex", leaderboard_latex(tables.leaderboard, options))
+    return tables
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV, the same bytes on every system."""
+    return table.to_csv(index=False, lineterminator="\n")
