@@ -5,7 +5,7 @@
 
 Every image is encoded once; all variants and batch compositions work on the cached features, and each variant of a
 table sees the same batches. A table shows means over categories and seeds in percent and, in brackets, the difference
-from its first row with the standard error over (category, seed). ``--into`` puts a table in the place of the one between
+from its first row with the standard error over (category, seed). ``--into`` puts a table in place of the one between
 the comments ``<!-- begin NAME -->`` and ``<!-- end -->`` of a page, where NAME is ``<table> <dataset>``.
 """
 

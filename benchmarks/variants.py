@@ -17,8 +17,8 @@ class Variant(NamedTuple):
     keys: Keys
 
 
-UNFILTERED: Keys = {"filter": "none", "fusion": "match"}
-FILTERED: Keys = {"fusion": "match"}
+MATCHING: Keys = {"fusion": "match", "class_weight": 0.0}
+UNFILTERED: Keys = {**MATCHING, "filter": "none"}
 TEXT: Keys = {"fusion": "text"}
 
 
@@ -32,10 +32,11 @@ COMPONENTS = [
     fiseclip("matching, unfiltered", **UNFILTERED),
     fiseclip("text only", **TEXT),
     fiseclip("text only, attention not restored", **TEXT, attention="plain"),
-    fiseclip("matching, text filter without consensus", **FILTERED, consensus=False),
-    fiseclip("matching + text filter", **FILTERED),
-    fiseclip("matching + text filter, attention not restored", **FILTERED, attention="plain"),
-    fiseclip("matching + soft text filter", **FILTERED, filter="soft"),
+    fiseclip("matching, text filter without consensus", **MATCHING, consensus=False),
+    fiseclip("matching + text filter", **MATCHING),
+    fiseclip("matching + text filter, attention not restored", **MATCHING, attention="plain"),
+    fiseclip("matching + soft text filter", **MATCHING, filter="soft"),
+    fiseclip("FiSeCLIP without class token", class_weight=0.0),
     FISECLIP,
     fiseclip("FiSeCLIP without text filter", filter="none"),
 ]
@@ -47,10 +48,10 @@ CHOICES = [
     *(fiseclip(f"share {share:.0%}, filtered", share=share) for share in (0.3, 0.6)),
     fiseclip("share 30%, unfiltered", share=0.3, filter="none"),
     fiseclip("attention qkv_self", attention="qkv_self"),
-    *(fiseclip(f"weight {weight}", weight=weight) for weight in (0.05, 0.2, 0.4)),
+    *(fiseclip(f"weight {weight}", weight=weight) for weight in (0.0, 0.1, 0.2)),
     fiseclip("fusion sum", fusion="sum"),
     fiseclip("fusion product", fusion="product"),
-    fiseclip("class_weight 0.25", class_weight=0.25),
+    *(fiseclip(f"class_weight {weight}", class_weight=weight) for weight in (0.0, 0.1, 0.5, 1.0)),
 ]
 SIZES = [
     fiseclip("matching, unfiltered", **UNFILTERED),
@@ -61,7 +62,7 @@ SIZES = [
 ]
 SHARES = [
     fiseclip("matching, unfiltered", **UNFILTERED),
-    fiseclip("matching + text filter", **FILTERED),
+    fiseclip("matching + text filter", **MATCHING),
 ]
 
 

@@ -46,6 +46,8 @@ def alternatives(hint: object, key: str, value: Value) -> Iterator[Value]:
     elif isinstance(value, (int, float)):
         yield from (type(value)(value * factor) for factor in (2, 0.5, 4, 0.1) if value)
         yield from (type(value)(step) for step in (1, 3, 0.9, 0.5) if step != value)
+    elif value is None and float in get_args(hint):
+        yield from (0.3, 0.9)
     elif value is None or isinstance(value, list):  # a list of numbers: layers, sides, windows, bounds, views
         yield from (list(part) for part in ([4], [3], [1], [0], [1, 2], [0.3, 0.9], [2, 4]) if part != value)
 
