@@ -111,22 +111,22 @@ def counterparts_median(features: Tensor, values: Tensor) -> Tensor:
     """What the other images of a set say about a patch: (B, N) from values (B, N) of all patches, B >= 2.
 
     In every other image the patch with the most similar features is looked up; the result is the (lower) median over
-    the other images of the values found there. Blocks of patches are compared with all images at a time.
+    the other images of the values found there. A pair of images is multiplied only once.
 
     Args:
         features: (B, N, C) unit vectors.
         values: (B, N), any number per patch.
     """
     count, patches = features.shape[:2]
-    everything = features.flatten(0, 1).T
-    medians = []
-    for image in range(count):
-        others = torch.arange(count) != image
-        for rows in features[image].split(max(1, BLOCK // everything.shape[1])):
-            places = (rows @ everything).unflatten(1, (count, patches)).argmax(dim=-1)
-            found = values.T.gather(0, places.to(values.device))
-            medians.append(found[:, others].median(dim=-1).values)
-    return torch.cat(medians).view(count, patches)
+    found = values.new_empty((count, patches, count - 1))  # of the others, in their order
+    images_per_block = max(1, BLOCK // patches**2)
+    for image in range(count - 1):
+        for others in torch.arange(image + 1, count).split(images_per_block):
+            block = (features[image] @ features[others].flatten(0, 1).T).unflatten(1, (len(others), patches))
+            there = block.argmax(dim=2)  # (N, others): their patch for each of mine
+            found[image][:, others - 1] = values[others].T.gather(0, there)
+            found[others, :, image] = values[image][block.argmax(dim=0)]
+    return found.median(dim=-1).values
 
 
 def nearest_mutual(features: Tensor, penalty: Tensor | None = None) -> Tensor:
