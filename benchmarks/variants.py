@@ -76,7 +76,7 @@ DUAL = [
     dual("matching only", fusion="match"),
     dual("**Dual-Image**, 1 reference"),
     *(dual(f"{n} references", n_references=n) for n in (2, 4)),
-    *(dual(f"weight {weight}", weight=weight) for weight in (0.3, 0.7, 0.9)),
+    *(dual(f"weight {weight}", weight=weight) for weight in (0.5, 0.7, 0.9)),
 ]
 DUAL_TTA = [
     dual("text only", **TEXT),
