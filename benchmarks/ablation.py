@@ -1,24 +1,26 @@
-"""What the parts of the batch methods contribute: components, batch sizes, share of anomalous images, pairs.
+"""What the parts of the batch methods contribute: components, choices, batch sizes, share of anomalous images, pairs.
 
-    python benchmarks/ablation.py --dataset demo --tables components sizes shares dual --csv results/ablation_demo.csv
+    python benchmarks/ablation.py --dataset demo --tables components --into docs/methods/fiseclip.md
     python benchmarks/ablation.py --dataset mvtec --root <folder> --model <config.json> --pretrained <weights>
 
-Every image is encoded once; all variants and batch compositions work on the cached features. Each variant of a table
-sees the same batches. Printed: means over categories and seeds in percent and, below, the difference from the table's
-first row with its standard error over (category, seed).
+Every image is encoded once; all variants and batch compositions work on the cached features, and each variant of a
+table sees the same batches. A table shows means over categories and seeds in percent and, in brackets, the difference
+from its first row with the standard error over (category, seed). ``--into`` puts a table in place of the one between
+the comments ``<!-- begin NAME -->`` and ``<!-- end -->`` of a page, where NAME is ``<table> <dataset>``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
+from variants import TABLES, Variant
 
 from zsad_bench import load_dataset, load_encoder, load_method
 from zsad_bench.api import Value
@@ -37,56 +39,6 @@ from zsad_bench.seeds import named_seed
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 DEMO = "pkg://zsad_bench/demo_encoder/demo_clip"
-
-
-class Variant(NamedTuple):
-    """A row of a table."""
-
-    label: str
-    method: str
-    keys: dict[str, Value]
-
-
-UNFILTERED: dict[str, Value] = {"filter": "none", "fusion": "match"}
-FISECLIP = Variant("FiSeCLIP", "fiseclip", {})
-COMPONENTS = [
-    Variant("matching, unfiltered", "fiseclip", UNFILTERED),
-    Variant("text only, v-v (AnoCLIP)", "fiseclip", {"fusion": "text", "attention": "vv"}),
-    Variant("text only, plain tokens", "fiseclip", {"fusion": "text", "attention": "plain"}),
-    Variant("text only, q-q k-k v-v, last block", "fiseclip", {"fusion": "text", "attention": "qkv_self"}),
-    Variant("FiSeCLIP: matching + filter, v-v", "fiseclip", {}),
-    Variant("matching + filter, plain tokens", "fiseclip", {"attention": "plain"}),
-    Variant("matching + filter, q-q k-k v-v", "fiseclip", {"attention": "qkv_self"}),
-    Variant("matching + filter, 30 % dropped", "fiseclip", {"margin": 0.0}),
-    Variant("matching + soft filter", "fiseclip", {"filter": "soft"}),
-    Variant("+ text in the map, sum", "fiseclip", {"fusion": "sum"}),
-    Variant("+ text in the map, product", "fiseclip", {"fusion": "product"}),
-    Variant("+ text in the map, mutual filter", "fiseclip", {"fusion": "mutual"}),
-    Variant("+ class token in the score", "fiseclip", {"class_weight": 0.25}),
-    Variant("fiseclip_mutual: both", "fiseclip_mutual", {}),
-]
-SIZES = [
-    Variant("matching, unfiltered", "fiseclip", UNFILTERED),
-    Variant("text only", "fiseclip", {"fusion": "text"}),
-    FISECLIP,
-    Variant("MuSc", "musc", {}),
-    Variant("Dual-Image", "dual_image", {}),
-]
-SHARES = [
-    Variant("matching, unfiltered", "fiseclip", UNFILTERED),
-    FISECLIP,
-    Variant("fiseclip_mutual without filter", "fiseclip_mutual", {"filter": "none"}),
-    Variant("fiseclip_mutual", "fiseclip_mutual", {}),
-    Variant("text only", "fiseclip", {"fusion": "text"}),
-]
-DUAL = [
-    Variant("text only", "dual_image", {"fusion": "text"}),
-    Variant("matching only", "dual_image", {"fusion": "match"}),
-    *(Variant(f"Dual-Image, {n} reference(s)", "dual_image", {"n_references": n}) for n in (1, 2, 4)),
-    *(Variant(f"Dual-Image, weight {weight}", "dual_image", {"weight": weight}) for weight in (0.3, 0.7, 0.9)),
-    Variant("text only, adapted", "dual_image_tta", {"fusion": "text"}),
-    Variant("Dual-Image, adapted", "dual_image_tta", {}),
-]
 
 
 @dataclass(frozen=True)
@@ -176,8 +128,7 @@ def measure(method: Method, category: Category, batches: Sequence[np.ndarray], s
 Row = dict[str, str | int | float]
 
 
-def table(
-    name: str,
+def measure_table(
     variants: Sequence[Variant],
     categories: Sequence[Category],
     encoder: ClipEncoder,
@@ -185,38 +136,48 @@ def table(
     compositions: Mapping[str, Mapping[tuple[str, int], list[np.ndarray]]],
     size: int,
 ) -> list[Row]:
-    """All rows of a table, printed as they come: one per composition, variant, category and seed."""
+    """All measured rows of a table: one per composition, variant, category and seed."""
     rows: list[Row] = []
     for composition, batches in compositions.items():
-        print(f"\n{name}: {composition}\n{'':42}" + "".join(f"{metric:>13}" for metric in METRICS))
-        baseline: np.ndarray | None = None
         for variant in variants:
-            values = []
             for category in categories:
                 for seed in seeds:
-                    method = ready(variant, encoder, seed)
-                    measured = measure(method, category, batches[category.name, seed], size)
-                    values.append([measured[metric] for metric in METRICS])
-                    rows.append(
-                        {
-                            "table": name,
-                            "composition": composition,
-                            "variant": variant.label,
-                            "category": category.name,
-                            "seed": seed,
-                            **measured,
-                        }
-                    )
-            found = np.array(values) * 100
-            print(f"{variant.label:42}" + "".join(f"{value:13.1f}" for value in found.mean(axis=0)), flush=True)
-            if baseline is None:
-                baseline = found
-                continue
-            gain = found - baseline
-            error = gain.std(axis=0, ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.full(len(METRICS), np.nan)
-            cells = (f"{g:+.1f}±{e:.1f}" for g, e in zip(gain.mean(axis=0), error, strict=True))
-            print(f"{'':42}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
+                    measured = measure(ready(variant, encoder, seed), category, batches[category.name, seed], size)
+                    about = {"composition": composition, "variant": variant.label}
+                    rows.append({**about, "category": category.name, "seed": seed, **measured})
+            print(f"  {composition}: {variant.label}", file=sys.stderr, flush=True)
     return rows
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table of :func:`measure_table`'s rows: means in percent and differences from the first variant."""
+    frame = pd.DataFrame(rows)
+    several = frame["composition"].nunique() > 1
+    header = [*(["batches"] if several else []), "", *(metric.replace("_", " ") for metric in METRICS)]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for composition, block in frame.groupby("composition", sort=False):
+        groups = dict(list(block.groupby("variant", sort=False)))
+        baseline = 100 * next(iter(groups.values()))[list(METRICS)].to_numpy()
+        for position, (label, group) in enumerate(groups.items()):
+            found = 100 * group[list(METRICS)].to_numpy()
+            cells = [f"{value:.1f}" for value in found.mean(axis=0)]
+            if position:
+                gain = found - baseline
+                error = gain.std(axis=0, ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.full(len(METRICS), np.nan)
+                change = zip(cells, gain.mean(axis=0), error, strict=True)
+                cells = [f"{cell} ({g:+.1f} ± {e:.1f})" for cell, g, e in change]
+            lines.append(f"| {' | '.join([*([str(composition)] if several else []), str(label), *cells])} |")
+    return "\n".join(lines)
+
+
+def put_into(page: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- begin NAME -->`` and ``<!-- end -->``; SystemExit if nothing does."""
+    content = page.read_text("utf-8")
+    before, begin, rest = content.partition(f"<!-- begin {name} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not begin or not end:
+        raise SystemExit(f"{page}: no place marked <!-- begin {name} --> ... <!-- end -->")
+    page.write_text(f"{before}{begin}{text}\n{end}{after}", "utf-8")
 
 
 def compositions_of(
@@ -247,19 +208,6 @@ def compositions_of(
     return {f"batch size {options.batch_size}": random_order(options.batch_size)}
 
 
-TABLES = {"components": COMPONENTS, "sizes": SIZES, "shares": SHARES, "dual": DUAL}
-
-
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """All measured values, one line per composition, variant, category and seed."""
-    lines = list(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-
-
 def main() -> None:
     """Parse the command line, encode, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -276,6 +224,8 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 0.5, 0.7])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluation-size", type=int, help="side of maps and masks; a divisor of the input size")
+    parser.add_argument("--label", help="what the tables call the dataset; its name if not given")
+    parser.add_argument("--into", type=Path, help="a page of docs whose tables are replaced")
     parser.add_argument("--csv", type=Path, help="where to write every value")
     options = parser.parse_args()
 
@@ -290,22 +240,21 @@ def main() -> None:
     for name in dataset.categories:
         samples = limited(dataset.samples(name), options.limit)
         categories.append(encode_category(dataset, name, samples, encoder, FeatureRequest(taps=taps), prompts))
-        print(f"encoded {name}: {len(samples)} images", flush=True)
-    rows = [
-        row
-        for name in options.tables
-        for row in table(
-            name,
-            TABLES[name],
-            categories,
-            encoder,
-            options.seeds,
-            compositions_of(name, categories, options),
-            options.evaluation_size or encoder.geometry.size,
+        print(f"encoded {name}: {len(samples)} images", file=sys.stderr, flush=True)
+    size = options.evaluation_size or encoder.geometry.size
+    kept: list[Row] = []
+    for name in options.tables:
+        rows = measure_table(
+            TABLES[name], categories, encoder, options.seeds, compositions_of(name, categories, options), size
         )
-    ]
+        title = f"{name} {options.label or options.dataset}"
+        print(f"\n{title}\n\n{markdown(rows)}", flush=True)
+        if options.into:
+            put_into(options.into, title, markdown(rows))
+        kept += [{"table": name, **row} for row in rows]
     if options.csv:
-        write_csv(options.csv, rows)
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(kept).to_csv(options.csv, index=False)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ class DualImage(Method):
         layers: Sequence[int] | None = None,
         sides: Sequence[int] = (1, 3),
         fusion: Fusion = "joint",
-        weight: float = 0.5,
+        weight: float = 0.3,
         scale: float = 0.25,
         sigma: float = 4.0,
         adapt: bool = False,

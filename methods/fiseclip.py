@@ -6,24 +6,22 @@ filter is more accurate; the filtering is mutual. Everything below is our choice
 
 1. Restored correlation: patch tokens x_j from self-self instead of query-key attention, without feed-forward network:
    AnoCLIP's value-value stream, or with ``attention=qkv_self`` the last block alone with the mean of q-q, k-k and v-v.
-   Text map L_j = softmax([x_j . t_n, x_j . t_a] / temperature)_a.
-2. Text filters matching: a reference patch counts only if L_j is neither in the highest share ``drop`` of the batch nor
-   more than ``margin`` spreads above the batch's median (log-odds; spread = 1.4826 x median absolute deviation). Each
-   reference image keeps at least the ``keep_min`` patches of smallest L_j.
-3. Matching as in MuSc (``zsad_bench.matching``): M_j = mean over blocks and neighbourhoods of the distance to the
-   nearest kept patch, averaged over the ``share`` nearest reference images.
-4. Map: S = M / scale. With ``fusion=mutual`` matching filters text in turn: S = M / scale +
-   weight * L * sigmoid((M - m0) / s), m0 and s the median and the spread of M in the batch, so that text evidence
-   counts where matching does not find the patch normal.
-5. Image score: maximum of the map + class_weight * abnormal probability of the class token.
-
-By default text only filters (``fusion=match``, ``class_weight=0``): that is what helped or did no harm on all data that
-we could measure. The preset ``fiseclip_mutual`` has steps 4 and 5 in full.
+   Text log-odds a_j = (x_j . t_a - x_j . t_n) / temperature, probability L_j = sigmoid(a_j).
+2. Matching filters text: c_j is the median over the other images of the log-odds of the patch there that looks most
+   like j (``consensus``). What text finds abnormal in every image is normal structure; r_j = a_j - c_j is what is left.
+3. Text filters matching: a reference patch j is left out if r_j lies more than ``margin`` spreads above the median of
+   the batch (spread = 1.4826 x median absolute deviation). Each reference image keeps ``keep_min`` patches at least.
+4. Matching: M_j = mean over blocks and neighbourhoods of the distance to the nearest kept patch of the other images.
+   MuSc guards itself against anomalous references by an average over the nearest 30 % of images (``share=0.3``); here
+   the filter is that guard, so the nearest image alone counts (``share=0``) and rare normal parts find their like.
+5. Map: S = M / scale + weight * L * sigmoid(r). Image score: the maximum of the map, plus ``class_weight`` * abnormal
+   probability of the class token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +30,21 @@ from torch import Tensor
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import smooth, upsample
-from zsad_bench.matching import aggregate, check_sides, choose_layers, mutual_scores, select
+from zsad_bench.matching import (
+    aggregate,
+    check_sides,
+    choose_layers,
+    counterparts_median,
+    mutual_scores,
+    select,
+)
 from zsad_bench.method import Method, Prediction
 from zsad_bench.prompts import TextFeatures
 
-ATTENTIONS = ("qkv_self", "vv", "plain")
-FILTERS = ("hard", "soft", "none")
-FUSIONS = ("mutual", "sum", "product", "match", "text")
-SHORT_BATCHES = ("borrow", "as_is")
+Attention = Literal["vv", "qkv_self", "plain"]
+Filter = Literal["hard", "soft", "none"]
+Fusion = Literal["mutual", "sum", "product", "match", "text"]
+ShortBatch = Literal["borrow", "as_is"]
 # Maps are smoothed relative to this image side, so that sigma means the same at every resolution.
 SIGMA_SIDE = 240
 SMALLEST_SPREAD = 1e-3
@@ -56,13 +61,16 @@ class FiSeCLIP(Method):
         attention: tokens of the text map: ``vv``, ``qkv_self`` (both of step 1) or ``plain`` (nothing restored).
         layers: blocks whose tokens are matched, 1-based; None means the quarter depths.
         sides: neighbourhood sides in patches, odd.
-        share: of the reference images, nearest first; at least one counts.
-        filter: ``hard`` leaves reference patches out, ``soft`` adds ``softness * L_j`` to their distance, ``none``.
-        drop: largest share of the batch's patches that the hard filter leaves out; 0 to below 1.
-        margin: spreads above the median text log-odds that make a patch suspicious; 0 means ``drop`` alone decides.
+        share: of the reference images, nearest first, over which distances are averaged; one image at least.
+        filter: ``hard`` (step 3), ``soft`` adds ``softness`` * L_j * sigmoid(r_j) to the distance of a reference patch,
+            or ``none``.
+        consensus: whether step 2 takes place; without it r_j is a_j minus the batch's median.
+        margin: spreads of r above its median that make a reference patch suspicious; > 0.
+        drop: a fixed share of the batch's patches that the hard filter leaves out, 0 to below 1, instead of what
+            ``margin`` decides; None: ``margin``.
         keep_min: reference patches that every image keeps, >= 1.
         softness: of the soft filter, >= 0.
-        fusion: ``match`` (text only filters), ``mutual`` (step 4), ``sum`` (M / scale + weight * L), ``product``, or
+        fusion: ``mutual`` (step 5), ``sum`` (M / scale + weight * L), ``product``, ``match`` (text only filters), or
             ``text`` alone, whose image score is the mean of the map's maximum and the class token's probability.
         weight: of text in the map with ``mutual`` and ``sum``, >= 0.
         class_weight: of the class token's abnormal probability in the image score, >= 0.
@@ -81,37 +89,37 @@ class FiSeCLIP(Method):
         variant: str = "reconstruction",
         prompts: str = "anoclip",
         temperature: float = 0.07,
-        attention: str = "vv",
+        attention: Attention = "vv",
         layers: Sequence[int] | None = None,
         sides: Sequence[int] = (1, 3),
-        share: float = 0.3,
-        filter: str = "hard",
-        drop: float = 0.3,
-        margin: float = 6.0,
+        share: float = 0.0,
+        filter: Filter = "hard",
+        consensus: bool = True,
+        margin: float = 3.0,
+        drop: float | None = None,
         keep_min: int = 8,
         softness: float = 0.1,
-        fusion: str = "match",
-        weight: float = 0.1,
-        class_weight: float = 0.0,
+        fusion: Fusion = "mutual",
+        weight: float = 0.05,
+        class_weight: float = 0.25,
         scale: float = 0.25,
         sigma: float = 4.0,
-        short_batch: str = "borrow",
+        short_batch: ShortBatch = "borrow",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
         for key, choice, choices in (
-            ("attention", attention, ATTENTIONS),
-            ("filter", filter, FILTERS),
-            ("fusion", fusion, FUSIONS),
-            ("short_batch", short_batch, SHORT_BATCHES),
+            ("attention", attention, get_args(Attention)),
+            ("filter", filter, get_args(Filter)),
+            ("fusion", fusion, get_args(Fusion)),
+            ("short_batch", short_batch, get_args(ShortBatch)),
         ):
             if choice not in choices:
                 raise UserError(f"method.{key}={choice}: choose {', '.join(choices)}")
-        for key, value in (("temperature", temperature), ("scale", scale), ("keep_min", keep_min), ("share", share)):
+        for key, value in (("temperature", temperature), ("scale", scale), ("keep_min", keep_min), ("margin", margin)):
             if value <= 0:
                 raise UserError(f"method.{key}={value}: must be above 0")
         for key, value in (
-            ("margin", margin),
             ("softness", softness),
             ("weight", weight),
             ("class_weight", class_weight),
@@ -119,14 +127,14 @@ class FiSeCLIP(Method):
         ):
             if value < 0:
                 raise UserError(f"method.{key}={value}: must not be below 0")
-        for key, value in (("drop", drop), ("share", share)):
-            if not 0 <= value < 1:
-                raise UserError(f"method.{key}={value}: a share from 0 to below 1")
+        for key, part in (("drop", drop), ("share", share)):
+            if part is not None and not 0 <= part < 1:
+                raise UserError(f"method.{key}={part}: a share from 0 to below 1")
         self.temperature, self.attention, self.layers = temperature, attention, layers
         self.sides = check_sides(sides, "sides")
-        self.share, self.filter, self.drop, self.margin = share, filter, drop, margin
-        self.keep_min, self.softness, self.fusion = keep_min, softness, fusion
-        self.weight, self.class_weight, self.scale = weight, class_weight, scale
+        self.share, self.filter, self.consensus, self.margin = share, filter, consensus, margin
+        self.drop, self.keep_min, self.softness = drop, keep_min, softness
+        self.fusion, self.weight, self.class_weight, self.scale = fusion, weight, class_weight, scale
         self.sigma, self.short_batch = sigma, short_batch
         self.lookback = int(short_batch == "borrow")
 
@@ -147,45 +155,53 @@ class FiSeCLIP(Method):
         self.text = text.vectors()
         self._earlier: FeatureBatch | None = None
 
-    def probability(self, embeddings: Tensor) -> Tensor:
-        """Abnormal probability (...) of embeddings (..., D)."""
-        return (F.normalize(embeddings, dim=-1) @ self.text.T / self.temperature).softmax(dim=-1)[..., 1]
+    def odds(self, embeddings: Tensor) -> Tensor:
+        """Step 1: abnormal log-odds (...) of embeddings (..., D)."""
+        cosines = F.normalize(embeddings, dim=-1) @ self.text.T
+        return (cosines[..., 1] - cosines[..., 0]) / self.temperature
 
-    def penalty(self, language: Tensor) -> Tensor | None:
-        """Step 2: added to the distance of reference patches, (B, N) from L (B, N); infinity leaves one out."""
+    def features(self, batch: FeatureBatch) -> list[Tensor]:
+        """What is matched: unit vectors (B, N, C) per block and neighbourhood."""
+        return [aggregate(batch.patches(tap), batch.grid, side) for tap in self.taps for side in self.sides]
+
+    def residual(self, odds: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Step 2: r (B, N) from the text log-odds (B, N) and the features of :meth:`features`."""
+        if not self.consensus:
+            return odds - odds.median()
+        return odds - counterparts_median(F.normalize(torch.cat(list(features), dim=-1), dim=-1), odds)
+
+    def penalty(self, odds: Tensor, residual: Tensor) -> Tensor | None:
+        """Step 3: added to the distance of reference patches, (B, N); infinity leaves one out."""
         if self.filter == "none":
             return None
         if self.filter == "soft":
-            return self.softness * language
-        suspicious = language > _quantile(language, 1 - self.drop)
-        if self.margin:
-            odds = language.clamp(1e-6, 1 - 1e-6).logit()
-            suspicious &= odds > odds.median() + self.margin * _spread(odds)
-        kept = min(self.keep_min, language.shape[1])
-        suspicious &= language > language.kthvalue(kept, dim=1, keepdim=True).values
-        return torch.zeros_like(language).masked_fill(suspicious, torch.inf)
+            return self.softness * odds.sigmoid() * residual.sigmoid()
+        if self.drop is None:
+            suspicious = residual > residual.median() + self.margin * _spread(residual)
+        else:
+            suspicious = residual > _quantile(residual, 1 - self.drop)
+        kept = min(self.keep_min, residual.shape[1])
+        suspicious &= residual > residual.kthvalue(kept, dim=1, keepdim=True).values
+        return torch.zeros_like(residual).masked_fill(suspicious, torch.inf)
 
-    def matching(self, batch: FeatureBatch, language: Tensor) -> Tensor:
-        """Step 3: M (B, N) in [0, 1] for two images or more."""
-        penalty = self.penalty(language)
-        maps = [
-            mutual_scores(aggregate(batch.patches(tap), batch.grid, side), (0.0, self.share), penalty)
-            for tap in self.taps
-            for side in self.sides
-        ]
-        return torch.stack(maps).mean(dim=0)
+    def matching(self, features: Sequence[Tensor], penalty: Tensor | None) -> Tensor:
+        """Step 4: M (B, N) in [0, 1] for two images or more."""
+        return torch.stack([mutual_scores(vectors, (0.0, self.share), penalty) for vectors in features]).mean(dim=0)
 
-    def fuse(self, language: Tensor, matching: Tensor) -> Tensor:
-        """Step 4: S (B, N) from L and M."""
-        evidence = matching / self.scale
+    def evidence(self, batch: FeatureBatch) -> Tensor:
+        """Step 5 before smoothing: S (B, N)."""
+        odds = self.odds(batch.patches(self.text_tap))
+        language = odds.sigmoid()
+        if self.fusion == "text" or len(batch) == 1:
+            return language
+        features = self.features(batch)
+        residual = self.residual(odds, features)
+        matching = self.matching(features, self.penalty(odds, residual)) / self.scale
         if self.fusion == "match":
-            return evidence
+            return matching
         if self.fusion == "product":
-            return evidence * language
-        if self.fusion == "sum":
-            return evidence + self.weight * language
-        gate = ((matching - matching.median()) / _spread(matching)).sigmoid()
-        return evidence + self.weight * language * gate
+            return matching * language
+        return matching + self.weight * language * (residual.sigmoid() if self.fusion == "mutual" else 1)
 
     def with_references(self, batch: FeatureBatch) -> FeatureBatch:
         """The batch, followed by images of the largest earlier batch if that one was larger."""
@@ -202,15 +218,12 @@ class FiSeCLIP(Method):
 
     def predict(self, batch: FeatureBatch) -> Prediction:
         """Maps and image scores of the batch's own images."""
-        count = len(batch)
         together = self.with_references(batch)
-        language = self.probability(together.patches(self.text_tap))
-        text_alone = self.fusion == "text" or len(together) == 1
-        evidence = language if text_alone else self.fuse(language, self.matching(together, language))
-        grids = evidence[:count].unflatten(1, batch.grid)
+        grids = self.evidence(together)[: len(batch)].unflatten(1, batch.grid)
         maps = smooth(upsample(grids, batch.image_size), self.sigma * batch.image_size[0] / SIGMA_SIDE)
         peaks = maps.amax(dim=(1, 2))
-        whole = self.probability(batch.class_tokens)
+        whole = self.odds(batch.class_tokens).sigmoid()
+        text_alone = self.fusion == "text" or len(together) == 1
         return Prediction((peaks + whole) / 2 if text_alone else peaks + self.class_weight * whole, maps)
 
 
