@@ -8,32 +8,19 @@ Exit codes: 0 done; 1 a bug, or problems found by ``data check``; 2 a mistake of
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
+import atexit
+import os
 import shlex
 import sys
-import traceback
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from zsad_bench import __version__
-from zsad_bench.config import (
-    CONFIG_MODULE,
-    compose_config,
-    expand_seeds,
-    expand_sweep,
-    feature_jobs,
-    plain,
-    with_name,
-)
+from zsad_bench import __version__, job
+from zsad_bench.cluster import launch, launcher_of, start_hydra
+from zsad_bench.config import compose_config, expand_seeds, expand_sweep, feature_jobs, plain, with_name
 from zsad_bench.errors import UserError
 from zsad_bench.interrupt import EXIT_CODE, prompt_interrupts
-
-FAILURES = "failed"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_CODE
 
 
+def command() -> None:
+    """Run the command line and leave with its exit code."""
+    code = 0
+
+    def leave() -> None:
+        if code == EXIT_CODE:  # Python needs seconds to take everything down
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    atexit.register(leave)  # the first to be registered is the last to be called
+    code = main()
+    sys.exit(code)
+
+
 def _say_error(message: str) -> None:
     from zsad_bench import console
 
@@ -65,25 +67,32 @@ def _benchmark(given: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"zsad-bench {__version__}")
     flags, rest = parser.parse_known_args(given)
     if any(text.startswith("-") for text in rest):  # --help, --cfg, --info and whatever else Hydra knows
-        _start_hydra(given)
+        start_hydra(given)
         return 0
     if flags.config_dir:
         rest = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]", *rest]
     flags.multirun |= any(text.startswith("seeds=") for text in rest)
     rest = with_name(expand_seeds(rest))
-    configs = [compose_config(job) for job in (expand_sweep(rest) if flags.multirun else [rest])]
+    jobs = expand_sweep(rest) if flags.multirun else [rest]
+    configs = [compose_config(each) for each in jobs]
+    launcher = launcher_of(jobs[0])
+    if launcher and not flags.multirun:
+        raise UserError(f"cluster: the launcher {launcher} runs sweeps, also those of a single job; add -m")
     folder = Path(configs[0].results_dir) / configs[0].name
-    _prepare(folder)
+    _prepare(folder, report_only=configs[0].overwrite == "never")
     _record_command(folder, given)
     if flags.multirun:
         from zsad_bench.union import union_of, write_union
 
-        write_union(folder, union_of(compose_config(job) for job in feature_jobs(rest)))
+        write_union(folder, union_of(compose_config(each) for each in feature_jobs(rest)))
     try:
-        _start_hydra([*(["-m"] if flags.multirun else []), *rest])
+        if launcher:
+            launch(launcher, rest, folder)
+        else:
+            start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
         _report(folder, flags.multirun, plain(configs[0].board))
-    return _exit_code(folder)
+    return job.exit_code(folder)
 
 
 def _data(given: list[str]) -> int:
@@ -92,47 +101,18 @@ def _data(given: list[str]) -> int:
     return data_main(given)
 
 
-def _start_hydra(arguments: list[str]) -> None:
-    """Hand over to Hydra, which reads ``sys.argv``."""
-    before = sys.argv
-    sys.argv = [before[0], *arguments]
-    try:
-        job()
-    finally:
-        sys.argv = before
+def _prepare(folder: Path, report_only: bool) -> None:
+    """Make the results folder, prove that it can be written, and forget the failures of an earlier run.
 
-
-@hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")
-def job(config: DictConfig) -> None:
-    """One job under Hydra. A failure is written into the results folder, and a sweep goes on with the next job."""
-    folder = Path(config.results_dir) / config.name
-    if config.fail_fast and any(folder.glob(f"{FAILURES}/*.json")):
-        return
-    try:
-        from zsad_bench.plugins import build
-        from zsad_bench.runner import run_job
-        from zsad_bench.trackers import Tracker
-
-        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
-        tracker.log(run_job(config, folder))
-    except UserError as error:
-        _keep_failure(folder, str(error), exit_code=2)
-        _say_error(str(error))
-    except Exception as error:
-        path = _keep_failure(folder, traceback.format_exc(), exit_code=1)
-        _say_error(f"{type(error).__name__}: {error} (a bug; traceback in {path})")
-
-
-def _prepare(folder: Path) -> None:
-    """Make the results folder, prove that it can be written, and forget the failures of an earlier run."""
+    A run that only reports forgets nothing: another one may be at work in the same folder.
+    """
     from zsad_bench.files import write_atomic
 
-    for old in folder.glob(f"{FAILURES}/*.json"):
+    for old in [] if report_only else job.failures(folder):
         old.unlink()
-    probe = folder / FAILURES / "probe.json"
-    write_atomic(probe, "{}\n")
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    write_atomic(probe, "")
     probe.unlink()
-    probe.parent.rmdir()
 
 
 def _record_command(folder: Path, given: list[str]) -> None:
@@ -143,22 +123,6 @@ def _record_command(folder: Path, given: list[str]) -> None:
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     line = f"python -m zsad_bench {shlex.join(given)}".strip()
     write_atomic(path, "\n".join([*(other for other in known if other != line), line]) + "\n")
-
-
-def _keep_failure(folder: Path, text: str, exit_code: int) -> Path:
-    from zsad_bench.files import write_atomic
-
-    overrides = list(HydraConfig.get().overrides.task)
-    name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]
-    path = folder / FAILURES / f"{name}.json"
-    write_atomic(path, json.dumps({"overrides": overrides, "exit_code": exit_code, "error": text}, indent=1) + "\n")
-    return path
-
-
-def _exit_code(folder: Path) -> int:
-    """1 if a job failed by a bug, 2 if one failed by a user's mistake, else 0."""
-    codes = {json.loads(path.read_text(encoding="utf-8"))["exit_code"] for path in folder.glob(f"{FAILURES}/*.json")}
-    return min(codes, default=0)
 
 
 def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:
@@ -175,4 +139,4 @@ def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
-GROUPS = ("method", "dataset", "encoder", "features", "tracker")
+# Written into the results folder before a sweep starts; see zsad_bench/union.py.
+UNION_FILE = "requests.json"
+GROUPS = ("method", "dataset", "encoder", "features", "cluster", "tracker")
 CHOICES = {
     "on_error": ("stop", "skip"),
     "shard_by": ("category", "image"),
@@ -37,6 +40,7 @@ CHOICES = {
 MINIMUM = {
     "batch_size": 1,
     "limit": 1,
+    "threads": 1,
     "seed": 0,
     "evaluation_size": 1,
     "encoder.chunk_size": 1,
@@ -45,11 +49,13 @@ MINIMUM = {
 
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
-    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker"),
+    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker", "cluster", "threads"),
     *("encoder.device", "encoder.chunk_size", "fail_fast", "shard", "shard_by"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
+# Launchers that are packages of their own -> the extra that installs them.
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "submitit", "ray": "ray"}
 _QUOTES = "'\""
 
 
@@ -104,6 +110,7 @@ class BenchConfig:
     maps: str = "sheet"
     overwrite: str = "missing"
     fail_fast: bool = False
+    threads: int | None = None
     shard: str | None = None
     shard_by: str = "category"
     board: BoardConfig = field(default_factory=BoardConfig)
@@ -116,7 +123,7 @@ ConfigStore.instance().store("bench_schema", BenchConfig)
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def hydra_session() -> Iterator[None]:
     """A Hydra session of our own, also inside a program that runs under Hydra already."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -136,7 +143,7 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: naming the key that is unknown, of the wrong type or out of range, and the nearest valid one.
     """
-    with _hydra():
+    with hydra_session():
         try:
             config = compose("config", overrides=with_name(overrides))
         except (HydraException, OmegaConfBaseException) as error:
@@ -199,14 +206,20 @@ def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in product(*options)]
 
 
+def sweep_size(overrides: Sequence[str]) -> int:
+    """Number of jobs of a sweep."""
+    parsed = _parse(overrides)
+    return prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
+
+
 def _parse(overrides: Sequence[str]) -> list[Any]:
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
         try:
             parsed.append(parser.parse_override(text))
-        except HydraException as error:
-            raise UserError(_explain(error, overrides)) from None
+        except HydraException:
+            raise UserError(_unreadable(text)) from None
     return parsed
 
 
@@ -236,17 +249,21 @@ def run_name(overrides: Sequence[str]) -> str:
     return f"{name[: _LONGEST_NAME - 9]}-{digest}"
 
 
+def _unreadable(override: str) -> str:
+    return f"'{override}': cannot be read; write key=value, with quotes around values that hold spaces, commas or ="
+
+
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an error of Hydra or OmegaConf."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return (
-            f"'{error.override}': cannot be read; write key=value, with quotes around values that hold spaces or commas"
-        )
+        return _unreadable(error.override)
     if isinstance(error, MissingConfigException) and (
         match := re.search(r"Could not find '(?:([^'/]+)/)?([^']+)'", text)
     ):
         group, option = match.group(1) or "config", match.group(2)
+        if extra := EXTRAS.get(option.removeprefix("launcher/")) if group == "hydra" else None:
+            return f"cluster: the launcher {extra} is not installed; pip install 'zsad-bench[{extra}]'"
         options = list(error.options or [])
         listed = f"; choose from {', '.join(options)}"
         return f"{group}={option}: no such {group}{_near(option, options) or listed}"
@@ -255,6 +272,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{key}: no such key{_near(key, _known_keys(overrides))}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match.group(1)}: several values need a sweep: python -m zsad_bench -m {match.group(1)}"
+    if match := re.search(r"Multiple values for (\S+)\. To override", text):
+        return f"{match.group(1)}: has a value already; write {match.group(1)}=... without +"
     if match := re.search(r"Error merging override (.+)", text):
         reason = str(error.__cause__ or "").splitlines()
         return f"{match.group(1)}: {reason[0] if reason else 'wrong type'}"

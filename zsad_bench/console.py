@@ -39,17 +39,17 @@ class _Speed(ProgressColumn):
         return Text(f"{task.speed:.1f} images/s" if task.speed else "", style="dim")
 
 
-def progress() -> Progress:
+def progress(shown: bool = True) -> Progress:
     """A progress bar over images: share done, images per second, time remaining."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True)
+    return Progress(*columns, console=err, transient=True, disable=not shown)
 
 
 class JobProgress:
     """The bars of one job: images predicted, and, while the encoder is at work, images encoded."""
 
-    def __init__(self, name: str, total: int) -> None:
-        self._progress = progress()
+    def __init__(self, name: str, total: int, shown: bool = True) -> None:
+        self._progress = progress(shown)
         self._predicted = self._progress.add_task(name, total=total)
         self._encoding = self._progress.add_task("encoding", total=0, visible=False)
 

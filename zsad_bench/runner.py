@@ -84,8 +84,13 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
     )
 
 
-def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
+def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) -> JobFolder:
     """Evaluate every category that is not finished yet.
+
+    Args:
+        config: of the job.
+        run_folder: results folder of the command.
+        show_progress: bars on the error stream; processes that share a terminal cannot all draw there.
 
     Raises:
         UserError: a mistake in data, config or environment. Finished categories are kept.
@@ -112,7 +117,8 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
     if shard is not None and config.shard_by == "category":
         mine = shard.categories(dataset.categories)
         todo, shard = {category: todo[category] for category in mine if category in todo}, None
-    with console.JobProgress(folder.info.folder, sum(len(samples) for samples in todo.values())) as bar:
+    total = sum(len(samples) for samples in todo.values())
+    with console.JobProgress(folder.info.folder, total, show_progress) as bar:
         for category, samples in todo.items():
             bar.category(f"{method.name} {dataset.name}/{category}")
             if shard is None:

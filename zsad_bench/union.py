@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from zsad_bench.config import UNION_FILE
 from zsad_bench.encoder_plan import encoder_spec
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureRequest, Stream, Tap
@@ -21,7 +22,6 @@ from zsad_bench.files import write_atomic
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 
-FILE = "requests.json"
 _NO_FEATURES = ("device", "chunk_size", "sha256")
 
 
@@ -56,13 +56,13 @@ def union_of(configs: Iterable[DictConfig]) -> dict[str, FeatureRequest]:
 def write_union(folder: Path, requests: Mapping[str, FeatureRequest]) -> None:
     """Write the union of a sweep into its results folder."""
     content = {key: asdict(request) for key, request in requests.items()}
-    write_atomic(folder / FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_atomic(folder / UNION_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def read_union(folder: Path, config: DictConfig) -> FeatureRequest | None:
     """What the sweep in this results folder asks of the images of a job; None if there is no sweep."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8")).get(target(config))
+        content = json.loads((folder / UNION_FILE).read_text(encoding="utf-8")).get(target(config))
     except (OSError, ValueError):
         return None
     return None if content is None else _request(content)
