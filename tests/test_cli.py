@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from conftest import TINY_MODEL, comparable_tables, save_image
 from zsad_bench.__main__ import main
@@ -94,6 +95,14 @@ def test_a_sweep_ends_with_one_leaderboard(here: Path, photo_folder: Path, capsy
         index="image_id", columns=["variant", "batch_size"], values="score"
     )
     assert scores["paper"].std(axis=1).max() < 1e-5
+
+
+def test_swept_methods_may_have_keys_that_the_default_method_lacks(here: Path, photo_folder: Path) -> None:
+    sigmas = ("-m", "method=clip_ad,clip_ad_transductive", "method.sigma=3.5")
+    assert run(photo_folder, *sigmas, "method.layers=[2]", "dataset.categories=[plate]", "maps=none") == 0
+    methods = [OmegaConf.load(path).method for path in here.glob("jobs/*/config.yaml")]
+    assert sorted(method.name for method in methods) == ["clip_ad", "clip_ad_transductive"]
+    assert all(method.sigma == 3.5 for method in methods)
 
 
 def test_interrupted_work_is_finished_and_equal(here: Path, photo_folder: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from zsad_bench import __version__, job
 from zsad_bench.cluster import launch, launcher_of, start_hydra
-from zsad_bench.config import compose_config, expand_seeds, expand_sweep, feature_jobs, plain, with_name
+from zsad_bench.config import as_sweep, compose_config, expand_seeds, expand_sweep, feature_jobs, plain, with_name
 from zsad_bench.errors import UserError
 from zsad_bench.interrupt import EXIT_CODE, prompt_interrupts
 
@@ -87,9 +87,9 @@ def _benchmark(given: list[str]) -> int:
         write_union(folder, union_of(compose_config(each) for each in feature_jobs(rest)))
     try:
         if launcher:
-            launch(launcher, rest, folder)
+            launch(launcher, as_sweep(rest), folder)
         else:
-            start_hydra([*(["-m"] if flags.multirun else []), *rest])
+            start_hydra(["-m", *as_sweep(rest)] if flags.multirun else rest)
     finally:
         _report(folder, flags.multirun, plain(configs[0].board))
     return job.exit_code(folder)

@@ -206,6 +206,23 @@ def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in product(*options)]
 
 
+def as_sweep(overrides: Sequence[str]) -> list[str]:
+    """The same sweep in a form in which a swept method may have keys that the default method lacks.
+
+    Hydra composes a sweep once without its swept values, so ``-m method=clip_ad,musc method.sigma=4`` would be refused
+    because of WinCLIP. It leaves out sweeps of one value as well, so that is what such keys become.
+    """
+    parsed = _parse(overrides)
+    groups = {item.key_or_group for item in parsed if item.is_sweep_override()}
+
+    def rewritten(item: Any, text: str) -> str:
+        key, _, value = text.partition("=")
+        belongs = "." in key and key.lstrip("+").split(".")[0] in groups
+        return f"{key}=choice({value})" if belongs and value and not item.is_sweep_override() else text
+
+    return [rewritten(item, text) for item, text in zip(parsed, overrides, strict=True)]
+
+
 def sweep_size(overrides: Sequence[str]) -> int:
     """Number of jobs of a sweep."""
     parsed = _parse(overrides)
