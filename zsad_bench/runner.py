@@ -17,7 +17,7 @@ from zsad_bench.encoder_plan import weights_label
 from zsad_bench.evaluation import fingerprint
 from zsad_bench.evaluator import EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
-from zsad_bench.labels import dataset_label
+from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
@@ -62,7 +62,7 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         UserError: the method refuses the dataset.
     """
     protocol = [dataset.protocol]
-    if config.dataset.get("categories") is not None:
+    if config.dataset.get("categories") is not None or lacks_categories(dataset):
         protocol.append(f"categories {'+'.join(dataset.categories)}")
     protocol += [f"{key} {config[key]}" for key in ("limit", "evaluation_size") if config[key] is not None]
     model, pretrained = config.encoder.model, config.encoder.pretrained
