@@ -107,7 +107,7 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
             "they only show that the pipeline runs."
         )
     options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
-    evaluator = Evaluator(source, method, options, read_union(run_folder, config))
+    evaluator = Evaluator(source, method, options, read_union(run_folder, config), folder.path)
     shard = None if config.shard is None else Shard.parse(config.shard)
     if shard is not None and config.shard_by == "category":
         mine = shard.categories(dataset.categories)
