@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py [--images 100 400 1600] [--methods clip_ad musc] [--csv results/bench_memory.csv]
 
-Every run is a process of its own: a small random-weight CLIP (maps of 240 x 240), generated images of one category, half
-of them with a drawn defect, no feature store, one contact sheet. Its peak resident memory is what the operating system
-says about the finished process. Random weights: scores mean nothing here.
+Every run is a process of its own: a small random-weight CLIP (maps of 240 x 240), generated images of one category,
+half of them with a drawn defect, no feature store, one contact sheet. Its peak resident memory is what the
+operating system says about the finished process. Random weights: scores mean nothing here.
 """
 
 from __future__ import annotations

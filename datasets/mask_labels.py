@@ -25,7 +25,7 @@ def marked_strips(
         root, category: for the paths in the problems.
 
     Returns:
-        mask -> one truth value a strip, without the unreadable masks, and an error for each of these that names the image
+        mask -> one truth value a strip, without the unreadable masks; for each of these an error that names its image
     """
 
     def read(mask: Path) -> tuple[bool, ...] | UnreadableImage:
