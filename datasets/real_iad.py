@@ -8,7 +8,8 @@ without one. Protocols:
 - ``single_view``: the publisher's lists with the top view only;
 - ``noisy_0.1`` and so on: the publisher's lists for training on images of which that share is anomalous.
 
-JSON files lie in ``realiad_jsons/realiad_jsons/`` (``_sv`` for single views, ``_fuiad_0.1`` for noisy lists), in ``realiad_jsons/``, or in the root.
+JSON files lie in ``realiad_jsons/realiad_jsons/`` (``_sv`` for single views, ``_fuiad_0.1`` for noisy lists), in
+``realiad_jsons/``, or in the root.
 """
 
 from __future__ import annotations
