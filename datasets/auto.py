@@ -16,6 +16,7 @@ from rich.text import Text
 from zsad_bench.catalogue import cards, dataset_at
 from zsad_bench.data import Dataset, innermost
 from zsad_bench.errors import UserError
+from zsad_bench.labels import own_name
 
 from .layout import list_folder
 from .mvtec import is_category
@@ -69,7 +70,7 @@ def auto(
     key, is_known = _particular(folder, candidates) or _shared(folder, candidates) or ("folder", False)
     card = cards()[key]
     changes: dict[str, object] = {"categories": categories, "fast_jpeg": fast_jpeg}
-    changes["name"] = name or (card.name if is_known else _own_name(folder))
+    changes["name"] = name or (card.name if is_known else own_name(folder))
     if is_known:
         changes["class_names"] = {**card.class_names, **(class_names or {})}
         changes["textures"] = sorted({*card.textures, *textures})
@@ -81,12 +82,6 @@ def auto(
     message = f"{folder}: taken for {what} ({card.about.layout}), as with dataset={key}"
     Console(stderr=True, highlight=False).print(Text(message), soft_wrap=True)
     return dataset_at(key, folder, **changes)
-
-
-def _own_name(folder: Path) -> str:
-    """The folder's name, made different from the names of published datasets."""
-    name = folder.resolve().name or "images"
-    return f"{name}-copy" if name in {card.name for card in cards().values()} else name
 
 
 def _particular(root: Path, candidates: Mapping[str, Dataset]) -> tuple[str, bool] | None:

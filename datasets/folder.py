@@ -163,7 +163,7 @@ class Folder(Dataset):
         pairs, problems = pair_masks(groups, [], masks, root=self.root, category=category)
         index.problems.extend(problems)
         marks, unreadable = anomalous_masks(
-            sorted(pairs.values()), self.mask_threshold, root=self.root, category=category
+            pairs, self.mask_threshold, root=self.root, category=category
         )
         index.problems.extend(unreadable)
         for image in images:

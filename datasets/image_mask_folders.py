@@ -6,12 +6,12 @@ say "all anomalous".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from zsad_bench.data import SPLITS, DatasetOptions, Index, Sample, Split
+from zsad_bench.data import SPLITS, DatasetOptions, Index, Problem, Sample, Split
 from zsad_bench.errors import UserError
 
 from .layout import list_below, relative
@@ -60,14 +60,28 @@ class ImageMaskFolders(Published):
     def _original(self) -> Index:
         index = Index()
         done = set()
+        used: list[Path] = []
+        left: list[Path] = []
         for part in self._parts:
             images, masks = _find(self.root, part.images), _find(self.root, part.masks)
             if images is None or masks is None or (part.category, part.split) in done:
+                left += [folder for folder in (images, masks) if folder is not None]
                 continue
             done.add((part.category, part.split))
+            used += [images, masks]
             index.categories.add(part.category)
             self._read_part(index, part, images, masks)
+        index.problems.extend(self._not_read(left, used))
         return index
+
+    def _not_read(self, left: Sequence[Path], used: Sequence[Path]) -> Iterator[Problem]:
+        """Folders that another copy of the dataset would have its images or masks in, and that hold images here."""
+        read = {image for folder in used for image in list_below(folder).images}
+        where = ", ".join(dict.fromkeys(relative(folder, self.root) for folder in used))
+        for folder in dict.fromkeys(left):
+            if more := sum(image not in read for image in list_below(folder).images):
+                message = f"its images ({more}) are not read, because {where} are complete; keep one copy"
+                yield Problem(relative(folder, self.root), message, "warning")
 
     def _read_part(self, index: Index, part: Part, images: Path, masks: Path) -> None:
         listing = list_below(images)

@@ -66,7 +66,7 @@ class Ksdd(Published):
             index.problems.extend(problems)
         index.problems.extend(without_label(images, pairs, root=self.root, category=_CATEGORY))
         marks, problems = marked_strips(
-            sorted(pairs.values()), self.mask_threshold, self._n_strips, root=self.root, category=_CATEGORY
+            pairs, self.mask_threshold, self._n_strips, root=self.root, category=_CATEGORY
         )
         index.problems.extend(problems)
         tested = set(items[::_TEST_ITEM])

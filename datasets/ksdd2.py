@@ -39,7 +39,7 @@ class Ksdd2(Published):
             pairs, problems = pair_beside(images, masks, root=self.root, category=_CATEGORY)
             index.problems.extend([*problems, *without_label(images, pairs, root=self.root, category=_CATEGORY)])
             marks, problems = anomalous_masks(
-                sorted(pairs.values()), self.mask_threshold, root=self.root, category=_CATEGORY
+                pairs, self.mask_threshold, root=self.root, category=_CATEGORY
             )
             index.problems.extend(problems)
             for image, mask in pairs.items():

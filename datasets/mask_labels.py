@@ -14,18 +14,18 @@ from .layout import relative
 
 
 def marked_strips(
-    masks: Sequence[Path], threshold: int, n_strips: int, *, root: Path, category: str
+    pairs: Mapping[Path, Path], threshold: int, n_strips: int, *, root: Path, category: str
 ) -> tuple[dict[Path, tuple[bool, ...]], list[Problem]]:
     """Which strips of which masks mark at least one pixel; every mask is decoded once, in threads.
 
     Args:
-        masks: mask files.
+        pairs: image -> mask file.
         threshold: a pixel counts when greater, in the units of the file.
         n_strips: strips along the height, from the top (:func:`strip_rows`); 1 is the whole mask.
         root, category: for the paths in the problems.
 
     Returns:
-        mask -> one truth value a strip, without the unreadable masks, and an error for each of these.
+        mask -> one truth value a strip, without the unreadable masks; for each of these an error that names its image
     """
 
     def read(mask: Path) -> tuple[bool, ...] | UnreadableImage:
@@ -37,20 +37,22 @@ def marked_strips(
 
     found, problems = {}, []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for mask, result in zip(masks, pool.map(read, masks), strict=True):
+        image_of = {mask: image for image, mask in sorted(pairs.items(), key=lambda pair: pair[1])}
+        for mask, result in zip(image_of, pool.map(read, image_of), strict=True):
             if isinstance(result, tuple):
                 found[mask] = result
             else:
-                message = f"the mask tells the label but cannot be read ({result})"
+                image = relative(image_of[mask], root)
+                message = f"the mask tells the label of {image} but cannot be read ({result})"
                 problems.append(Problem(relative(mask, root), message, "error", category))
     return found, problems
 
 
 def anomalous_masks(
-    masks: Sequence[Path], threshold: int, *, root: Path, category: str
+    pairs: Mapping[Path, Path], threshold: int, *, root: Path, category: str
 ) -> tuple[dict[Path, bool], list[Problem]]:
     """As :func:`marked_strips` for whole masks: mask -> marks at least one pixel."""
-    found, problems = marked_strips(masks, threshold, 1, root=root, category=category)
+    found, problems = marked_strips(pairs, threshold, 1, root=root, category=category)
     return {mask: marks for mask, (marks,) in found.items()}, problems
 
 

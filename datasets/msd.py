@@ -42,8 +42,8 @@ class Msd(Published):
         index.problems.extend(problems)
         images = self._tested(index, listing.images)
         index.problems.extend(without_label(images, pairs, root=self.root, category=category))
-        masks = [pairs[image] for image in images if image in pairs]
-        marks, problems = anomalous_masks(masks, self.mask_threshold, root=self.root, category=category)
+        tested = {image: pairs[image] for image in images if image in pairs}
+        marks, problems = anomalous_masks(tested, self.mask_threshold, root=self.root, category=category)
         index.problems.extend(problems)
         for image in images:
             mask = pairs.get(image)

@@ -5,9 +5,11 @@ without one. Protocols:
 
 - ``views``: every photo is an image with a label of its own;
 - ``samples``: the five photos of an object get one image-level score, the largest, and are anomalous if one is;
-- ``single_view``: the publisher's lists with the top view only.
+- ``single_view``: the publisher's lists with the top view only;
+- ``noisy_0.1`` and so on: the publisher's lists for training on images of which that share is anomalous.
 
-JSON files lie in ``realiad_jsons/realiad_jsons/`` (``_sv`` for single views), in ``realiad_jsons/``, or in the root.
+JSON files lie in ``realiad_jsons/realiad_jsons/`` (``_sv`` for single views, ``_fuiad_0.1`` for noisy lists), in
+``realiad_jsons/``, or in the root.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from .published import Published, folders_of
 
 _JSON_FOLDERS = ("realiad_jsons{0}", "realiad_jsons/realiad_jsons{0}")
 _SUFFIX = {"views": "", "samples": "", "single_view": "_sv"}
+_SUFFIX |= {f"noisy_{share}": f"_fuiad_{share}" for share in ("0.0", "0.1", "0.2", "0.4")}
 _PHOTOS = "realiad_"
 _VIEW = re.compile(r"_C\d_", re.IGNORECASE)
 

@@ -22,7 +22,7 @@ saturates, unlike A itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -197,13 +197,14 @@ class ClipADTransductive(ClipAD):
         """The text term A (B,), in (0, 1), until :meth:`finalize` knows the whole category."""
         return self.text_odds(batch.class_tokens).sigmoid()
 
-    def finalize(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+    def finalize(self, predictions: Sequence[Prediction]) -> Iterator[Prediction]:
         """Image scores of step 5."""
         text = _minmax(torch.cat([prediction.scores for prediction in predictions]))
         place = _minmax(torch.cat([prediction.maps.amax(dim=(1, 2)) for prediction in predictions]))
         scores = {"sum": text + place, "text": text, "map": place}[self.fusion]
         parts = scores.split([len(prediction.scores) for prediction in predictions])
-        return [Prediction(part, before.maps) for part, before in zip(parts, predictions, strict=True)]
+        for part, before in zip(parts, predictions, strict=True):
+            yield Prediction(part, before.maps)
 
 
 def _minmax(values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from zsad_bench.__main__ import main
 from zsad_bench.catalogue import cards, dataset_at
 from zsad_bench.data import Sample
 from zsad_bench.evaluation import evaluate_images, fingerprint
+from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.metrics import image_metrics
 
 TINY = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu", "maps=none", "features=off"]
@@ -44,6 +45,29 @@ def test_sets_without_normal_test_images_say_so(tmp_path):
     assert dataset_at("mvtec", tmp_path, categories=["wall"]).protocol == "standard"
 
 
+@pytest.mark.parametrize("folder", ["mvtec", "visa", "screws"])
+def test_other_categories_never_get_the_name_of_a_benchmark(tmp_path, folder):
+    mvtec_ad(tmp_path / folder)
+    (tmp_path / folder / "grid").rename(tmp_path / folder / "gate")
+    own = folder if folder == "screws" else f"{folder}-copy"
+    assert dataset_label(dataset_at("mvtec", tmp_path / folder)) == own
+    named = {"gate": "garden gate", "metal_nut": "metal nut"}
+    assert dataset_label(dataset_at("mvtec", tmp_path / folder, class_names=named)) == own
+    assert dataset_label(dataset_at("mvtec", tmp_path / folder, name="gates")) == "gates"
+    assert dataset_label(dataset_at("folder", tmp_path / folder, name="mvtec")) == own
+
+
+def test_a_benchmark_of_which_categories_are_missing_says_so(tmp_path):
+    for category in cards()["mvtec"].categories:
+        write_image(tmp_path / category / "test/good/000.png")
+    whole = dataset_at("mvtec", tmp_path)
+    assert (dataset_label(whole), lacks_categories(whole)) == ("mvtec", False)
+    (tmp_path / "grid").rename(tmp_path.parent / "grid")
+    part = dataset_at("mvtec", tmp_path)
+    assert (dataset_label(part), lacks_categories(part)) == ("mvtec", True)
+    assert not lacks_categories(dataset_at("mvtec", tmp_path, name="mine"))
+
+
 @pytest.mark.parametrize("key", sorted(cards()))
 def test_the_protocols_that_are_described_are_those_of_the_loader(key):
     card = cards()[key]
@@ -61,9 +85,10 @@ def test_rows_of_two_protocols_are_ranked_apart(tmp_path, monkeypatch, capsys):
     assert main(["-m", *options, "dataset.protocol=original,balanced"]) == 0
     assert main([*options, "dataset.mask_threshold=9"]) == 0
     rows = pd.read_csv("results/run/metrics.csv")
-    protocols = ["balanced", "original", "original, mask > 9"]
+    two = "categories Class1+Class10"  # of ten
+    protocols = [f"balanced, {two}", f"original, {two}", f"original, mask > 9, {two}"]
     assert sorted(rows["protocol"].unique()) == protocols
-    assert (rows[rows["protocol"] == "balanced"].set_index("category")["n_images"] == [6, 6, 12]).all()
+    assert (rows[rows["protocol"] == protocols[0]].set_index("category")["n_images"] == [6, 6, 12]).all()
     board = pd.read_csv("results/run/leaderboard.csv")
     assert (sorted(board["protocol"]), board["rank"].tolist()) == (protocols, [1, 1, 1])
     assert "balanced" in capsys.readouterr().out

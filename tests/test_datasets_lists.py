@@ -59,6 +59,14 @@ def test_real_iad_samples_and_single_views(tmp_path):
     assert at("real_iad", tmp_path, protocol="single_view").protocol == "single_view, realiad_1024"
 
 
+@pytest.mark.parametrize("share", ["0.0", "0.4"])
+def test_real_iad_noisy_lists_are_a_protocol_of_their_own(tmp_path, share):
+    mini = real_iad(tmp_path, f"realiad_jsons/realiad_jsons_fuiad_{share}")
+    data = at("real_iad", tmp_path, protocol=f"noisy_{share}")
+    assert_loaded(data, mini)
+    assert data.protocol == f"noisy_{share}, realiad_1024"
+
+
 def test_real_iad_sizes_missing_files_and_damaged_lists(tmp_path):
     real_iad(tmp_path)
     (tmp_path / "realiad_256/fuse").mkdir(parents=True)

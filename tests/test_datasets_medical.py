@@ -65,7 +65,9 @@ def test_two_formats_of_the_same_images_are_read_once(tmp_path):
     write_image(tmp_path / "PNG/Original/1.png")
     write_image(tmp_path / "PNG/Ground Truth/1.png")
     mini.anomalous("TIF/Original/1.tif", "clinicdb", "polyp", "TIF/Ground Truth/1.tif")
-    assert_loaded(at("clinicdb", tmp_path), mini)
+    data = at("clinicdb", tmp_path)
+    assert_loaded(data, mini)
+    assert [p.path for p in data.problems() if "not read" in p.message] == ["PNG/Original", "PNG/Ground Truth"]
 
 
 def test_jpeg_masks_have_no_halo_under_the_threshold_of_their_dataset(tmp_path):

@@ -25,6 +25,7 @@ from zsad_bench.summaries import PixelSummary
 RESAMPLES = 1000
 BOOTSTRAPPED = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 _CHUNK = 100  # resamples at a time: bounds the memory
+_WIDENED = 8 << 20  # bytes of one widened histogram: bounds the memory too
 
 
 @dataclass(frozen=True)
@@ -127,21 +128,33 @@ def pixel_replicates(summary: PixelSummary, weights: NDArray[np.float64]) -> NDA
 
 
 def pixel_counts(summary: PixelSummary, weights: NDArray[np.float64]) -> Iterator[binned.Counts]:
-    """Counts of the resamples, `_CHUNK` at a time. Bins are counted in float32, which is exact below 2^24 pixels."""
+    """Counts of the resamples, `_CHUNK` at a time. Bins are counted in float32, which is exact below 2^24 pixels.
+
+    The histograms are widened for some bins at a time: those of all images in all bins would be the largest arrays of a
+    run.
+    """
     owners = np.unique(summary.region_image)
-    negatives = summary.negatives.astype(np.float32)
-    positives, gains = (part[owners].astype(np.float32) for part in (summary.positives(), summary.gains()))
-    pixels = positives.sum(axis=1, dtype=np.float64)
+    pixels = np.bincount(summary.region_image, summary.areas)[owners]
     regions = summary.region_counts()
+    n_bins = len(summary.edges)
+    width = max(_WIDENED // (4 * len(summary.image_ids)), 64)
+    blocks = [slice(start, min(start + width, n_bins)) for start in range(0, n_bins, width)]
+    whole = _widen(summary, blocks[0]) if len(blocks) == 1 else None
     for start in range(0, len(weights), _CHUNK):
         chunk = weights[start : start + _CHUNK].astype(np.float32)
         n_regions = chunk @ regions.astype(np.float32)
         drawn = chunk[:, owners].astype(np.float64) * pixels
         clump = (drawn * chunk[:, owners]).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
-        yield binned.Counts(
-            (chunk[:, owners] @ positives).astype(np.float64),
-            (chunk @ negatives).astype(np.float64),
-            summary.single,
-            (chunk[:, owners] @ gains).astype(np.float64) / np.maximum(n_regions, 1)[:, None],
-            clump,
-        )
+        positive, negative, gain = (np.empty((len(chunk), n_bins)) for _ in range(3))
+        for block in blocks:
+            negatives, positives, gains = whole or _widen(summary, block)
+            positive[:, block] = chunk[:, owners] @ positives
+            negative[:, block] = chunk @ negatives
+            gain[:, block] = chunk[:, owners] @ gains
+        yield binned.Counts(positive, negative, summary.single, gain / np.maximum(n_regions, 1)[:, None], clump)
+
+
+def _widen(summary: PixelSummary, bins: slice) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Negatives, positives and gains of some bins."""
+    positives, gains = (part.astype(np.float32) for part in (summary.positives(bins), summary.gains(bins)))
+    return summary.negatives[:, bins].astype(np.float32), positives, gains

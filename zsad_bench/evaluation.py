@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
 from zsad_bench.preprocess import Geometry, mask_to_array
+from zsad_bench.stacks import Chosen, Stack
 
 T = TypeVar("T", np.float32, np.int64)
+_EMPTY = -1
 Evaluated = tuple[dict[str, float], list[str]]
 
 
@@ -67,31 +69,79 @@ def largest_of_groups(groups: Sequence[str], values: NDArray[T]) -> NDArray[T]:
     return largest[np.argsort(first)]
 
 
-def read_masks(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry) -> list[NDArray[np.bool_] | None]:
+class Masks(Sequence[NDArray[np.bool_] | None]):
+    """Masks (S, S) of a category, None where there is none. They take a bit a pixel, and none where nothing is marked.
+
+    Args:
+        size: S in pixels.
+        folder: where the temporary file of many masks goes; None for the system's folder.
+    """
+
+    def __init__(self, size: int, folder: Path | None = None) -> None:
+        self._shape = size, size
+        self._bits = Stack(np.uint8, folder)
+        self._places: list[int | None] = []  # in the stack; _EMPTY for a mask that marks nothing
+
+    def append(self, mask: NDArray[np.bool_] | None) -> None:
+        """Add a mask."""
+        if mask is None or not mask.any():
+            self._places.append(None if mask is None else _EMPTY)
+            return
+        self._places.append(len(self._bits))
+        self._bits.append(np.packbits(mask))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.bool_] | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.bool_] | None]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.bool_] | list[NDArray[np.bool_] | None] | None:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        place = self._places[index]
+        if place is None:
+            return None
+        if place == _EMPTY:
+            return np.zeros(self._shape, bool)
+        bits = np.unpackbits(self._bits[place], count=self._shape[0] * self._shape[1])
+        return bits.view(np.bool_).reshape(self._shape)
+
+
+def read_masks(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry, folder: Path | None = None) -> Masks:
     """Per sample the mask at the map's size, None where there is none. Raises UserError for a mask of another size."""
-    masks = (dataset.read_mask(sample) for sample in samples)
-    return [None if mask is None else mask_to_array(mask, geometry) for mask in masks]
+    masks = Masks(geometry.size, folder)
+    for sample in samples:
+        mask = dataset.read_mask(sample)
+        masks.append(None if mask is None else mask_to_array(mask, geometry))
+    return masks
 
 
 def evaluate_pixels(
-    samples: Sequence[Sample], masks: Sequence[NDArray[np.bool_] | None], maps: NDArray[np.float32], sweep200: bool
+    samples: Sequence[Sample],
+    masks: Sequence[NDArray[np.bool_] | None],
+    maps: Sequence[NDArray[np.float32]],
+    sweep200: bool,
+    folder: Path | None = None,
 ) -> Evaluated:
     """Pixel-level metrics over all images with known pixels, normal images included.
 
     An anomalous image without a mask file is left out: counting its pixels as normal would punish a right answer.
+    Masks and maps are read one by one; ``folder`` is where scores that are too many for memory lie meanwhile.
     """
-    known = [index for index, mask in enumerate(masks) if mask is not None]
-    without = sum(sample.label == 1 and mask is None for sample, mask in zip(samples, masks, strict=True))
+    marked = [None if mask is None else bool(mask.any()) for mask in masks]
+    known = [index for index, any_pixel in enumerate(marked) if any_pixel is not None]
+    labels = [sample.label for sample in samples]
+    without = sum(label == 1 and any_pixel is None for label, any_pixel in zip(labels, marked, strict=True))
     notes = [f"{without} anomalous images without a mask left out of pixel metrics"] if without else []
     names = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", *(["pixel_aupro_sweep200"] if sweep200 else [])]
-    truth = np.stack([mask for mask in masks if mask is not None]) if known else np.zeros((0, 1, 1), dtype=bool)
-    if not truth.any():
+    if not any(marked):
         reason = "no anomalous pixel in any mask" if known else "no masks"
         return dict.fromkeys(names, math.nan), [*notes, f"pixel metrics undefined: {reason}"]
-    metrics = pixel_metrics(truth, maps[known] if len(known) < len(maps) else maps, sweep200=sweep200)
-    vanished = sum(
-        sample.label == 1 and mask is not None and not mask.any() for sample, mask in zip(samples, masks, strict=True)
-    )
+    truth = Chosen(masks, known)
+    metrics = pixel_metrics(truth, Chosen(maps, known), sweep200, folder)
+    vanished = sum(label == 1 and any_pixel is False for label, any_pixel in zip(labels, marked, strict=True))
     if vanished:
         notes.append(f"{vanished} anomalous images have an empty mask at the size of evaluation")
     return metrics, notes + [f"{name} undefined: {why}" for name, why in undefined_reasons(metrics, truth).items()]

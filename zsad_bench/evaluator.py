@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from zsad_bench import console
@@ -30,6 +30,7 @@ from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
 from zsad_bench.sharding import Predicted, Shard
+from zsad_bench.stacks import Stack
 from zsad_bench.summaries import PixelSummary, summarise
 
 
@@ -45,11 +46,11 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class CategoryOutput:
-    """A category's result, its pixel histograms, and the maps (n, H, W) float32 of its samples for making pictures."""
+    """A category's result, its pixel histograms, and the n maps (H, W) of its samples for making pictures."""
 
     result: CategoryResult
     samples: list[Sample]
-    maps: NDArray[np.float32]
+    maps: Stack[np.float32]
     summary: PixelSummary | None = None
 
 
@@ -72,6 +73,7 @@ class Evaluator:
         method: the plugin.
         options: the protocol's variables.
         wanted: what other methods will ask of the same images; encoded in the same pass if there is one.
+        folder: where anomaly maps that are too many for memory lie for the moment; None for the system's folder.
 
     Raises:
         UserError: on construction, when the method's settings do not fit the encoder, its prompts do not exist, or it
@@ -79,9 +81,14 @@ class Evaluator:
     """
 
     def __init__(
-        self, source: FeatureSource, method: Method, options: EvaluationOptions, wanted: FeatureRequest | None = None
+        self,
+        source: FeatureSource,
+        method: Method,
+        options: EvaluationOptions,
+        wanted: FeatureRequest | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.source, self.method, self.options, self.wanted = source, method, options, wanted
+        self.source, self.method, self.options, self.wanted, self.folder = source, method, options, wanted, folder
         self.dataset, self.encoder = source.dataset, source.encoder
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
         method.attach(self.encoder.spec, options.seed)
@@ -132,7 +139,8 @@ class Evaluator:
         chosen = batches[start : mine.stop] if mine else []
         done: list[str] = []
         unreadable: list[str] = []
-        predictions: list[Prediction] = []
+        scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        maps = Stack(np.float32, self.folder)
         numbers: list[int] = []
         timed = replace(listener or Listener(), time=watch.time)
         found = self.source.batches(category, chosen, self.request, self.wanted, timed, samples)
@@ -146,10 +154,12 @@ class Evaluator:
             unreadable += map(str, batch.unreadable)
             if prediction is not None:
                 done += [sample.image_id for sample in batch.samples]
-                predictions.append(prediction)
+                scores.append(self._keep(category, prediction, maps))
                 numbers.append(number)
             advance(len(batch.samples) + len(batch.unreadable))
-        return Predicted(tuple(done), tuple(predictions), tuple(numbers), tuple(unreadable), watch.seconds)
+        sizes = tuple(map(len, scores[1:]))
+        joined = np.concatenate(scores)
+        return Predicted(tuple(done), joined, maps, sizes, tuple(numbers), tuple(unreadable), watch.seconds)
 
     def measure(self, category: str, samples: Sequence[Sample], predicted: Predicted) -> CategoryOutput:
         """Metrics of the predictions of a whole category; see :meth:`evaluate`."""
@@ -159,11 +169,10 @@ class Evaluator:
             )
         by_id = {sample.image_id: sample for sample in samples}
         done = [by_id[name] for name in predicted.image_ids]
-        sizes = zip(predicted.numbers, predicted.predictions, strict=True)
-        batches = [number for number, prediction in sizes for _ in range(len(prediction.scores))]
+        batches = np.repeat(predicted.numbers, predicted.sizes).tolist()
         watch = _Stopwatch(dict(predicted.seconds))
         with watch.time("score"):
-            scores, maps = self._finish(category, predicted.predictions)
+            scores, maps = self._finish(category, predicted)
         with watch.time("metrics"):
             metrics, notes, summary = self._measure(done, scores, maps)
         images = [
@@ -209,28 +218,36 @@ class Evaluator:
         seed = named_seed(self.options.seed, self.dataset.name, category)
         return compose_batches(samples, self.options.batch_size, seed)
 
-    def _finish(
-        self, category: str, predictions: Sequence[Prediction]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _finish(self, category: str, predicted: Predicted) -> tuple[NDArray[np.float32], Stack[np.float32]]:
+        predictions = predicted.predictions
         final = self.method.finalize(predictions)
-        scores = torch.cat([prediction.scores for prediction in final]).float().cpu().numpy()
-        maps = torch.cat([prediction.maps for prediction in final]).float().cpu().numpy()
-        if not np.isfinite(scores).all() or not np.isfinite(maps).all():
+        if final is predictions:
+            return predicted.scores, predicted.maps
+        maps = Stack(np.float32, self.folder)
+        return np.concatenate([self._keep(category, prediction, maps) for prediction in final]), maps
+
+    def _keep(self, category: str, prediction: Prediction, maps: Stack[np.float32]) -> NDArray[np.float32]:
+        """Add a prediction's maps to ``maps``; its scores (B,)."""
+        scores, fresh = prediction.scores.float().cpu().numpy(), prediction.maps.float().cpu().numpy()
+        if not np.isfinite(scores).all() or not np.isfinite(fresh).all():
             raise UserError(
                 f"{self.dataset.name}/{category}: method {self.method.name} gave scores or maps that are not finite; "
                 "check its settings, or use encoder.precision=fp32"
             )
-        return scores, maps
+        for anomaly_map in fresh:
+            maps.append(anomaly_map)
+        return scores
 
     def _measure(
-        self, samples: list[Sample], scores: NDArray[np.float32], maps: NDArray[np.float32]
+        self, samples: list[Sample], scores: NDArray[np.float32], maps: Stack[np.float32]
     ) -> tuple[dict[str, float], list[str], PixelSummary | None]:
-        size = self.options.evaluation_size or self.encoder.geometry.size
-        masks = read_masks(self.dataset, samples, Geometry(size, self.encoder.geometry.resize))
+        size, folder = self.options.evaluation_size or self.encoder.geometry.size, self.folder
+        masks = read_masks(self.dataset, samples, Geometry(size, self.encoder.geometry.resize), folder)
         image_values, image_notes = evaluate_images(samples, scores)
-        resized = resize_maps(maps, size)
-        pixel_values, pixel_notes = evaluate_pixels(samples, masks, resized, self.options.sweep200)
-        summary = summarise([sample.image_id for sample in samples], masks, resized)
+        if maps.shape[1:] != (size, size):
+            maps = Stack.of((resize_maps(anomaly_map[None], size)[0] for anomaly_map in maps), np.float32, folder)
+        pixel_values, pixel_notes = evaluate_pixels(samples, masks, maps, self.options.sweep200, folder)
+        summary = summarise([sample.image_id for sample in samples], masks, maps, folder)
         return {**image_values, **pixel_values}, image_notes + pixel_notes, summary
 
     def _timing(self, watch: _Stopwatch, n_images: int) -> dict[str, float | str]:

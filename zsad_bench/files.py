@@ -39,3 +39,11 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all; raises UserError if the folder cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def cannot_keep(folder: Path | None, error: OSError) -> UserError:
+    """What to raise when a temporary file cannot be written; ``folder`` None stands for the system's."""
+    where = folder or Path(tempfile.gettempdir())
+    return UserError(
+        f"{where}: a temporary file cannot be written there ({error.strerror}); free space or choose another folder"
+    )

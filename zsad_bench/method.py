@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -106,6 +106,10 @@ class Method(ABC):
     def predict(self, batch: FeatureBatch) -> Prediction:
         """Scores and maps of the images of one batch."""
 
-    def finalize(self, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-        """Adjust the predictions of a whole category; only methods of setting ``transductive`` may use this."""
+    def finalize(self, predictions: Sequence[Prediction]) -> Iterable[Prediction]:
+        """Adjust the predictions of a whole category; only methods of setting ``transductive`` may use this.
+
+        Maps may lie on disk: each prediction is read whenever it is asked for, so go through them one by one, and give
+        the new ones one by one (a generator) to keep the memory independent of the number of images.
+        """
         return predictions

@@ -13,18 +13,21 @@ scores of the positives* from the largest to the smallest, g = 1, 2, ...:
 
 A threshold between two such scores adds false positives only: it raises neither recall nor F1, and lies on a horizontal
 piece of the per-region-overlap curve. So the scores of the positives are all that must be visited, and the negatives,
-which are the bulk, need no argsort: they are sorted by value and searched. `docs/metrics.md` derives this.
+which are the bulk, are sorted by value and searched. `docs/metrics.md` derives this. Scores that are too many for
+memory are sorted in parts (`sorted_runs`); the counts, and so every value, are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from zsad_bench import regions
 from zsad_bench.regions import FPR_LIMIT, SWEEP_STEPS, area_under_overlap, label_regions
+from zsad_bench.sorted_runs import Marked, SortedRuns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     ArrayLike: TypeAlias = np.ndarray | Tensor
 
 _BLOCK = 1 << 14  # positives handled at a time: bounds the temporaries, whatever the share of positives
+_MOST_REGIONS = 1 << 24  # as long as their numbers are exact in float32
 
 
 def image_metrics(labels: ArrayLike | Sequence[int], scores: ArrayLike | Sequence[float]) -> dict[str, float]:
@@ -58,14 +62,18 @@ def image_metrics(labels: ArrayLike | Sequence[int], scores: ArrayLike | Sequenc
         raise ValueError("no image to evaluate: labels and scores are empty")
     positive = _binary(truth, "labels")
     values = values.astype(_sort_dtype([values.dtype]))
-    ranked = _Ranked(np.sort(values[positive]), np.sort(values[~positive]))
+    positives, negatives = SortedRuns.of(values[positive]), SortedRuns.of(values[~positive])
+    ranked = _Ranked(positives, negatives)
     _require_finite(ranked)
     auroc, ap, f1max, _ = _exact(ranked)
     return {"image_auroc": auroc, "image_ap": ap, "image_f1max": f1max}
 
 
 def pixel_metrics(
-    masks: ArrayLike | Sequence[ArrayLike], maps: ArrayLike | Sequence[ArrayLike], sweep200: bool = False
+    masks: ArrayLike | Sequence[ArrayLike],
+    maps: ArrayLike | Sequence[ArrayLike],
+    sweep200: bool = False,
+    folder: Path | None = None,
 ) -> dict[str, float]:
     """Pixel-level AUROC, average precision, F1-max and AUPRO of one category.
 
@@ -74,10 +82,12 @@ def pixel_metrics(
 
     Args:
         masks: (n, H, W), non-zero = anomalous; bool or integer (a float mask may hold only 0 and 1). Or a sequence of
-            n arrays (H_i, W_i), for evaluation at the images' own sizes.
+            n arrays (H_i, W_i), for evaluation at the images' own sizes; they are read twice, one after another.
         maps: the same shapes, larger = more anomalous, any real dtype. float32 is sorted as float32 and float64 as
             float64; float16 and bfloat16 are widened to float32. Nothing is rounded, so no ties appear.
         sweep200: also give `pixel_aupro_sweep200`, the 200-threshold routine of published codes (`regions.sweep200`).
+        folder: where scores that are too many for memory lie for the moment, in a file without a name; None: where the
+            system keeps such files.
 
     Returns:
         `pixel_auroc`, `pixel_ap`, `pixel_f1max`, `pixel_aupro` and, if asked, `pixel_aupro_sweep200`: fractions in
@@ -88,10 +98,10 @@ def pixel_metrics(
         ValueError: no image, an image without pixels, wrong number of dimensions, different shapes, a float mask with
             values other than 0 and 1, scores that are not real numbers or not finite (how many is said).
 
-    Memory beyond the inputs, in units of the bytes of float32 maps, for a share p of anomalous pixels: about 1 + 2 p,
-    or 5 p when that is more. It stays below 3 up to p = 0.6.
+    Memory beyond the inputs, whatever their size: at most 2 x 16 MiB of scores being sorted and as much of sorted ones,
+    and a few images. For a share p of anomalous pixels the temporary file takes 4 (1 + p) bytes a pixel of float32.
     """
-    ranked = _rank_pixels(_pair_images(masks, maps))
+    ranked = _rank_pixels(_Pairs(masks, maps), folder)
     auroc, ap, f1max, aupro = _exact(ranked)
     metrics = {"pixel_auroc": auroc, "pixel_ap": ap, "pixel_f1max": f1max, "pixel_aupro": aupro}
     if sweep200:
@@ -114,9 +124,9 @@ def undefined_reasons(
     undefined = [name for name, value in metrics.items() if np.isnan(value)]
     if not undefined:
         return {}
-    parts = [_to_numpy(part) for part in (truth if isinstance(truth, Sequence) else [truth])]
-    no_positive = not any(np.any(part) for part in parts)
-    no_negative = all(np.all(part) for part in parts)
+    parts = truth if isinstance(truth, Sequence) else [truth]
+    no_positive = not any(np.any(_to_numpy(part)) for part in parts)
+    no_negative = all(np.all(_to_numpy(part)) for part in parts)
 
     def reason(name: str) -> str:
         unit = "image" if name.startswith("image_") else "pixel"
@@ -162,27 +172,43 @@ def _mask(mask: np.ndarray) -> np.ndarray:
     return mask != 0 if mask.dtype.kind in "iu" else _binary(mask, "float masks")
 
 
-def _pair_images(
-    masks: ArrayLike | Sequence[ArrayLike], maps: ArrayLike | Sequence[ArrayLike]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(mask, map) of every image, both (H_i, W_i) and without a copy where the type allows. Raises ValueError."""
-    for name, given in (("masks", masks), ("maps", maps)):
-        if getattr(given, "ndim", 3) != 3:
-            raise ValueError(f"{name} must have three dimensions (n, H, W), got {getattr(given, 'ndim', None)}")
-    if len(masks) != len(maps):
-        raise ValueError(f"{len(masks)} masks but {len(maps)} maps")
-    if not len(maps):
-        raise ValueError("no image to evaluate: masks and maps are empty")
-    pairs = []
-    for index in range(len(maps)):
-        mask, scores = _to_numpy(masks[index]), _to_numpy(maps[index])
-        if mask.ndim != 2 or mask.shape != scores.shape or not mask.size:
-            raise ValueError(
-                f"image {index}: mask and map must have two dimensions, the same shape and at least one pixel, "
-                f"got shapes {mask.shape} and {scores.shape}"
-            )
-        pairs.append((_mask(mask), scores))
-    return pairs
+class _Pairs:
+    """(mask, map) of every image, both (H_i, W_i), read when they are asked for, without a copy where the type allows.
+
+    Raises ValueError, as `pixel_metrics` says.
+
+    Attributes:
+        dtype: in which all scores can be compared.
+        n_positive, n_negative: anomalous and normal pixels.
+    """
+
+    def __init__(self, masks: ArrayLike | Sequence[ArrayLike], maps: ArrayLike | Sequence[ArrayLike]) -> None:
+        for name, given in (("masks", masks), ("maps", maps)):
+            if getattr(given, "ndim", 3) != 3:
+                raise ValueError(f"{name} must have three dimensions (n, H, W), got {getattr(given, 'ndim', None)}")
+        if len(masks) != len(maps):
+            raise ValueError(f"{len(masks)} masks but {len(maps)} maps")
+        if not len(maps):
+            raise ValueError("no image to evaluate: masks and maps are empty")
+        self._masks, self._maps = masks, maps
+        dtypes = set()
+        self.n_positive = self.n_negative = 0
+        for mask, scores in self:
+            dtypes.add(scores.dtype)
+            count = int(np.count_nonzero(mask))
+            self.n_positive += count
+            self.n_negative += mask.size - count
+        self.dtype = _sort_dtype(sorted(dtypes, key=str))
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index in range(len(self._maps)):
+            mask, scores = _to_numpy(self._masks[index]), _to_numpy(self._maps[index])
+            if mask.ndim != 2 or mask.shape != scores.shape or not mask.size:
+                raise ValueError(
+                    f"image {index}: mask and map must have two dimensions, the same shape and at least one pixel, "
+                    f"got shapes {mask.shape} and {scores.shape}"
+                )
+            yield _mask(mask), scores
 
 
 # --- counts -----------------------------------------------------------------------------------------------------------
@@ -191,10 +217,9 @@ def _pair_images(
 class _Ranked(NamedTuple):
     """The sorted scores of one category."""
 
-    positives: np.ndarray  # (P,) ascending
-    negatives: np.ndarray  # (N,) ascending
-    region: np.ndarray = np.zeros(0, np.int32)  # (P,) region of each of `positives`; empty for image scores
-    share: np.ndarray = np.zeros(0)  # (K,) 1 / (K x area): what one pixel of a region adds to the mean overlap
+    positives: SortedRuns  # complex for pixels: score + region j, so that ties are in the order of their regions
+    negatives: SortedRuns
+    share: np.ndarray = np.zeros(0)  # (K,) 1 / (K x area): what a pixel of a region adds to the mean overlap
 
 
 class _Groups(NamedTuple):
@@ -207,69 +232,51 @@ class _Groups(NamedTuple):
     gain: np.ndarray  # float64, what the group adds to the mean overlap; zeros for image scores
 
 
-def _rank_pixels(pairs: list[tuple[np.ndarray, np.ndarray]]) -> _Ranked:
-    """Split the pixels of all images into positives, with their regions, and negatives; sort both by score.
-
-    Each half is put into one array made beforehand, the positives first: their argsort is what costs memory.
-    """
-    dtype = _sort_dtype([scores.dtype for _, scores in pairs])
-    counts = [int(np.count_nonzero(mask)) for mask, _ in pairs]
-    positives = np.empty(sum(counts), dtype)
-    region = np.empty(positives.size, np.int32)
+def _rank_pixels(pairs: _Pairs, folder: Path | None) -> _Ranked:
+    """Split the pixels of all images into positives, with their regions, and negatives; sort both by score."""
+    positives = SortedRuns(np.result_type(pairs.dtype, np.complex64), pairs.n_positive, folder)
+    negatives = SortedRuns(pairs.dtype, pairs.n_negative, folder)
     areas = [np.zeros(0, np.int64)]
-    end = n_regions = 0
-    for (mask, scores), count in zip(pairs, counts, strict=True):
-        if count:
-            inside, area = label_regions(mask)
-            start, end = end, end + count
-            positives[start:end] = scores[mask]
-            region[start:end] = inside + n_regions
-            areas.append(area)
-            n_regions += area.size
-    order = np.argsort(positives)
-    positives = positives[order]
-    region = region[order]
-    del order
-
-    negatives = np.empty(sum(mask.size for mask, _ in pairs) - positives.size, dtype)
-    end = 0
-    for (mask, scores), count in zip(pairs, counts, strict=True):
-        start, end = end, end + mask.size - count
-        negatives[start:end] = scores[~mask] if count else scores.reshape(-1)
-    negatives.sort()
-
-    ranked = _Ranked(positives, negatives, region, 1.0 / (np.concatenate(areas) * max(n_regions, 1)))
+    n_regions = 0
+    for mask, scores in pairs:
+        if not mask.any():
+            negatives.add(scores.reshape(-1))
+            continue
+        inside, area = label_regions(mask)
+        positive = np.empty(inside.size, positives.dtype)
+        positive.real = scores[mask]
+        positive.imag = inside + n_regions
+        positives.add(positive)
+        negatives.add(scores[~mask])
+        areas.append(area)
+        n_regions += area.size
+    if n_regions > _MOST_REGIONS:
+        raise ValueError(f"{n_regions} regions in the masks; at most {_MOST_REGIONS} can be told apart")
+    ranked = _Ranked(positives.seal(), negatives.seal(), 1.0 / (np.concatenate(areas) * max(n_regions, 1)))
     _require_finite(ranked)
     return ranked
 
 
 def _require_finite(ranked: _Ranked) -> None:
-    """Refuse NaN and infinity with ValueError. Sorting has put them at the ends, so that looking there is enough."""
-    both = ranked.positives, ranked.negatives
-    if not all(np.isfinite(values[[0, -1]]).all() for values in both if values.size):
-        bad = sum(int(np.count_nonzero(~np.isfinite(values))) for values in both)
-        raise ValueError(f"{bad} of {sum(values.size for values in both)} scores are not finite (NaN or infinity)")
+    """Refuse NaN and infinity with ValueError."""
+    bad = ranked.positives.not_finite + ranked.negatives.not_finite
+    if bad:
+        size = ranked.positives.size + ranked.negatives.size
+        raise ValueError(f"{bad} of {size} scores are not finite (NaN or infinity)")
 
 
 def _groups(ranked: _Ranked) -> Iterator[_Groups]:
     """All groups in blocks of about `_BLOCK` positives; a group is never cut."""
-    positives, negatives, region, share = ranked
-    stop = positives.size
-    while stop:
-        start = int(np.searchsorted(positives, positives[max(stop - _BLOCK, 0)]))
-        scores = positives[start:stop][::-1]
+    positives, negatives = ranked.positives.descend(), Marked(ranked.negatives)
+    true = 0
+    while (block := positives.take_largest(_BLOCK)[::-1]).size:
+        scores = block.real
         last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), scores.size - 1)
         size = np.diff(last, prepend=-1)
-        thresholds = scores[last]
-        pixel_gain = share[region[start:stop]][::-1]
-        yield _Groups(
-            n=size,
-            true=positives.size - stop + last + 1,
-            above=negatives.size - np.searchsorted(negatives, thresholds, side="right"),
-            reached=negatives.size - np.searchsorted(negatives, thresholds, side="left"),
-            gain=np.add.reduceat(pixel_gain, last - size + 1) if share.size else np.zeros(last.size),
-        )
-        stop = start
+        above, reached = negatives.count(scores[last])
+        pixel_gain = ranked.share[block.imag.astype(np.intp)] if ranked.share.size else np.zeros(scores.size)
+        yield _Groups(size, true + last + 1, above, reached, np.add.reduceat(pixel_gain, last - size + 1))
+        true += block.size
 
 
 # --- formulas ---------------------------------------------------------------------------------------------------------

@@ -12,12 +12,15 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from zsad_bench.sorted_runs import Marked, SortedRuns
+
 FPR_LIMIT = 0.3
 """AUPRO integrates up to this false positive rate and divides by it."""
 
 SWEEP_STEPS = 200
 """Thresholds of the sweep; rounding of its step can make it one more."""
 
+_BLOCK = 1 << 16  # pixels counted at a time
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
@@ -59,7 +62,7 @@ def area_under_overlap(
     return float(np.sum(before * (begin - previous_end) + width * (before + slope * width / 2)))
 
 
-def sweep200(positives: np.ndarray, negatives: np.ndarray, region: np.ndarray, share: np.ndarray) -> float:
+def sweep200(positives: SortedRuns, negatives: SortedRuns, share: np.ndarray) -> float:
     """AUPRO as the 200-threshold routine of published codes gives it; only for comparison with their tables.
 
     Thresholds are t = arange(min, max, (max - min) / 200) over all scores, a pixel is marked when its score is > t. The
@@ -67,8 +70,8 @@ def sweep200(positives: np.ndarray, negatives: np.ndarray, region: np.ndarray, s
     the trapezoid under overlap against stretched FPR. It changes with the calibration of the scores.
 
     Args:
-        positives, negatives: ascending scores of anomalous and normal pixels, of one dtype (float32 or float64).
-        region: region number of each of `positives`.
+        positives: score + region j of every anomalous pixel (complex64 or complex128).
+        negatives: scores of normal pixels, float32 or float64 as the parts of ``positives``.
         share: (K,) share of a pixel of each region.
 
     Returns:
@@ -77,22 +80,30 @@ def sweep200(positives: np.ndarray, negatives: np.ndarray, region: np.ndarray, s
     """
     if not positives.size or not negatives.size:
         return np.nan
-    low, high = min(positives[0], negatives[0]), max(positives[-1], negatives[-1])
+    low, high = min(positives.lowest, negatives.lowest), max(positives.highest, negatives.highest)
     with np.errstate(over="ignore"):
         step = (high - low) / SWEEP_STEPS  # in the precision of the maps, which decides between 200 and 201 thresholds
     if not 0 < step < np.inf:
         return np.nan
-    thresholds = _round_down(np.arange(low, high, step, dtype=np.float64), positives.dtype)
-    fpr = (negatives.size - np.searchsorted(negatives, thresholds, side="right")) / negatives.size
-    first = np.searchsorted(positives, thresholds, side="right")
-    gain = [share[region[a:b]].sum() for a, b in zip(first, np.append(first[1:], positives.size), strict=True)]
-    overlap = np.cumsum(gain[::-1])[::-1]
+    thresholds = _round_down(np.arange(low, high, step, dtype=np.float64), negatives.dtype)
+    fpr = Marked(negatives).count(thresholds[::-1])[0][::-1] / negatives.size
+    overlap = np.cumsum(_gains(positives, thresholds, share)[::-1])[::-1]
     kept = fpr < FPR_LIMIT
     fpr, overlap = fpr[kept], overlap[kept]
     if not fpr.size or fpr[0] == fpr[-1]:
         return np.nan
     stretched = (fpr - fpr[-1]) / (fpr[0] - fpr[-1])  # FPR falls as the threshold rises
     return min(float(np.trapezoid(overlap[::-1], stretched[::-1])), 1.0)
+
+
+def _gains(positives: SortedRuns, thresholds: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(t,) shares of the pixels above a threshold and not above the next one."""
+    gain = np.zeros(thresholds.size + 1)
+    descent = positives.descend()
+    while (block := descent.take_largest(_BLOCK)).size:
+        pixel_gain = share[block.imag.astype(np.intp)]
+        gain += np.bincount(np.searchsorted(thresholds, block.real), pixel_gain, gain.size)
+    return gain[1:]
 
 
 def _round_down(thresholds: np.ndarray, dtype: np.dtype) -> np.ndarray:

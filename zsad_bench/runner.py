@@ -17,7 +17,7 @@ from zsad_bench.encoder_plan import weights_label
 from zsad_bench.evaluation import fingerprint
 from zsad_bench.evaluator import EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
-from zsad_bench.labels import dataset_label
+from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
@@ -62,7 +62,7 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         UserError: the method refuses the dataset.
     """
     protocol = [dataset.protocol]
-    if config.dataset.get("categories") is not None:
+    if config.dataset.get("categories") is not None or lacks_categories(dataset):
         protocol.append(f"categories {'+'.join(dataset.categories)}")
     protocol += [f"{key} {config[key]}" for key in ("limit", "evaluation_size") if config[key] is not None]
     model, pretrained = config.encoder.model, config.encoder.pretrained
@@ -112,7 +112,7 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
             "they only show that the pipeline runs."
         )
     options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
-    evaluator = Evaluator(source, method, options, read_union(run_folder, config))
+    evaluator = Evaluator(source, method, options, read_union(run_folder, config), folder.path)
     shard = None if config.shard is None else Shard.parse(config.shard)
     if shard is not None and config.shard_by == "category":
         mine = shard.categories(dataset.categories)

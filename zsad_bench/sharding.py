@@ -14,16 +14,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import overload
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path
 from zsad_bench.method import Prediction
+from zsad_bench.stacks import Stack, load_stack, save_arrays
 
 
 @dataclass(frozen=True)
@@ -61,29 +63,63 @@ class Predicted:
 
     Attributes:
         image_ids: of the predicted images, in the order of the batches.
-        predictions: one per batch that had a readable image.
+        scores: (n,) of the predicted images.
+        maps: n maps (H, W).
+        sizes: images of each batch that had a readable one.
         numbers: of these batches.
         unreadable: what was wrong with each image that was left out.
         seconds: per stage.
     """
 
     image_ids: tuple[str, ...]
-    predictions: tuple[Prediction, ...]
+    scores: NDArray[np.float32]
+    maps: Stack[np.float32]
+    sizes: tuple[int, ...]
     numbers: tuple[int, ...]
     unreadable: tuple[str, ...]
     seconds: dict[str, float]
 
+    @property
+    def predictions(self) -> Predictions:
+        """The predictions of each batch, on the CPU."""
+        return Predictions(self)
+
     @classmethod
-    def join(cls, parts: Sequence[Predicted]) -> Predicted:
-        """Consecutive parts as one."""
+    def join(cls, parts: Sequence[Predicted], folder: Path | None = None) -> Predicted:
+        """Consecutive parts as one; its maps go to ``folder`` if they are too many for memory."""
         stages = {stage for part in parts for stage in part.seconds}
         return cls(
             tuple(name for part in parts for name in part.image_ids),
-            tuple(prediction for part in parts for prediction in part.predictions),
+            np.concatenate([part.scores for part in parts]),
+            Stack.of((anomaly_map for part in parts for anomaly_map in part.maps), np.float32, folder),
+            tuple(size for part in parts for size in part.sizes),
             tuple(number for part in parts for number in part.numbers),
             tuple(message for part in parts for message in part.unreadable),
             {stage: sum(part.seconds.get(stage, 0.0) for part in parts) for stage in sorted(stages)},
         )
+
+
+class Predictions(Sequence[Prediction]):
+    """One prediction a batch, read when it is asked for."""
+
+    def __init__(self, predicted: Predicted) -> None:
+        self._predicted = predicted
+        self._ends = np.cumsum(predicted.sizes).tolist()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        stop = self._ends[index]
+        batch = slice(stop - self._predicted.sizes[index], stop)
+        maps = np.stack(self._predicted.maps[batch])
+        return Prediction(torch.from_numpy(self._predicted.scores[batch]), torch.from_numpy(maps))
 
 
 class Parts:
@@ -106,17 +142,13 @@ class Parts:
         facts = {
             "fingerprint": self.fingerprint,
             "image_ids": part.image_ids,
-            "sizes": [len(prediction.scores) for prediction in part.predictions],
+            "sizes": part.sizes,
             "numbers": part.numbers,
             "unreadable": part.unreadable,
             "seconds": part.seconds,
         }
-        arrays: dict[str, Any] = {"facts": np.array(json.dumps(facts))}
-        if part.predictions:
-            arrays["scores"] = torch.cat([prediction.scores for prediction in part.predictions]).float().cpu().numpy()
-            arrays["maps"] = torch.cat([prediction.maps for prediction in part.predictions]).float().cpu().numpy()
         with atomic_path(self._path(shard)) as path, path.open("wb") as file:
-            np.savez(file, **arrays)
+            save_arrays(file, {"facts": np.array(json.dumps(facts)), "scores": part.scores}, {"maps": part.maps})
 
     def load(self, shard: Shard) -> Predicted | None:
         """A shard's predictions, or None if they are missing, damaged or of other files."""
@@ -125,15 +157,15 @@ class Parts:
                 facts = json.loads(str(content["facts"]))
                 if facts["fingerprint"] != self.fingerprint:
                     return None
-                sizes = facts["sizes"]
-                scores = torch.from_numpy(content["scores"]).split(sizes) if sizes else ()
-                maps = torch.from_numpy(content["maps"]).split(sizes) if sizes else ()
+                scores = content["scores"]
+            maps = load_stack(self._path(shard), "maps", np.float32, self.folder)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
-        predictions = tuple(Prediction(*both) for both in zip(scores, maps, strict=True))
         return Predicted(
             tuple(facts["image_ids"]),
-            predictions,
+            scores,
+            maps,
+            tuple(facts["sizes"]),
             tuple(facts["numbers"]),
             tuple(facts["unreadable"]),
             facts["seconds"],
@@ -145,7 +177,7 @@ class Parts:
         if not all(self._path(shard).exists() for shard in shards):
             return None
         parts = [part for shard in shards if (part := self.load(shard)) is not None]
-        return Predicted.join(parts) if len(parts) == self.count else None
+        return Predicted.join(parts, self.folder) if len(parts) == self.count else None
 
     def clear(self) -> None:
         """Delete the files: the category is finished."""

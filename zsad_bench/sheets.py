@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
+from zipfile import ZIP_DEFLATED
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,7 +15,12 @@ from scipy.ndimage import binary_dilation
 
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.files import atomic_path
+from zsad_bench.maps import quantiles
 from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
+from zsad_bench.stacks import Stack, save_arrays
+
+Maps: TypeAlias = Sequence[NDArray[np.float32]]
+"""One map (H, W) an image, read one by one."""
 
 IMAGES_PER_SHEET = 12
 WORST = 6
@@ -23,6 +30,8 @@ GAP = 6
 TITLE = 30
 OUTLINE = (0, 230, 118)
 COLOURS = "inferno"
+COLOUR_RANGE = 0.01, 0.999
+"""Shares of a category's map values at which the colours begin and end."""
 # A sweep writes hundreds of sheets: this level takes a third of the time and a tenth more space than the default.
 PNG_EFFORT = 3
 
@@ -32,7 +41,7 @@ def write_maps(
     category: str,
     dataset: Dataset,
     samples: Sequence[Sample],
-    maps: NDArray[np.float32],
+    maps: Maps,
     what: str,
     geometry: Geometry,
 ) -> None:
@@ -40,18 +49,18 @@ def write_maps(
     name = category.replace("/", "_")
     if what == "all":
         with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
-            np.savez_compressed(
-                file, image_ids=np.array([sample.image_id for sample in samples]), maps=maps.astype(np.float16)
-            )
+            halves = Stack.of((anomaly_map.astype(np.float16) for anomaly_map in maps), np.float16, folder)
+            names = np.array([sample.image_id for sample in samples])
+            save_arrays(file, {"image_ids": names}, {"maps": halves}, ZIP_DEFLATED)
     if what in ("sheet", "all"):
         sheet = contact_sheet(f"{dataset.name} / {category}", dataset, samples, maps, geometry)
         with atomic_path(folder / f"{name}.png") as path:
             sheet.save(path, format="PNG", compress_level=PNG_EFFORT)
 
 
-def choose(samples: Sequence[Sample], maps: NDArray[np.float32]) -> list[int]:
+def choose(samples: Sequence[Sample], maps: Maps) -> list[int]:
     """Which images to show: the strongest and evenly spaced weaker maps of both classes, anomalous images first."""
-    peaks = maps.reshape(len(maps), -1).max(axis=1)
+    peaks = [float(anomaly_map.max()) for anomaly_map in maps]
     anomalous = sorted(
         (i for i, sample in enumerate(samples) if sample.label == 1), key=lambda i: (-peaks[i], samples[i].image_id)
     )
@@ -69,7 +78,7 @@ def _spread(indices: Sequence[int], count: int) -> list[int]:
 
 
 def contact_sheet(
-    title: str, dataset: Dataset, samples: Sequence[Sample], maps: NDArray[np.float32], geometry: Geometry
+    title: str, dataset: Dataset, samples: Sequence[Sample], maps: Maps, geometry: Geometry
 ) -> Image.Image:
     """Photo with the true outline above, anomaly map below; the colour bar gives the scale of the whole category."""
     tiles = [
@@ -84,7 +93,7 @@ def write_worst(
     category: str,
     dataset: Dataset,
     samples: Sequence[Sample],
-    maps: NDArray[np.float32],
+    maps: Maps,
     scores: Mapping[str, float],
     geometry: Geometry,
 ) -> None:
@@ -115,12 +124,12 @@ def _sheet(
     title: str,
     dataset: Dataset,
     samples: Sequence[Sample],
-    maps: NDArray[np.float32],
+    maps: Maps,
     geometry: Geometry,
     tiles: Sequence[tuple[int, str]],
 ) -> Image.Image:
     """Tiles (position in ``samples``, caption) in rows of six."""
-    low, high = float(np.percentile(maps, 1)), float(np.percentile(maps, 99.9))
+    low, high = quantiles(maps, COLOUR_RANGE)
     columns = min(6, max(1, len(tiles)))
     rows = -(-len(tiles) // columns)
     cell_height = 2 * TILE + GAP + 18

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad_bench.regions import label_regions
+from zsad_bench.stacks import Stack
 
 EDGES = 768
 """Scores at which anomalous pixels, normal pixels, and the pixels around the F1-optimal threshold are cut into bins."""
@@ -54,22 +56,21 @@ class PixelSummary:
         """(G,) whether only one score can lie in the bin, so that its pixels are tied."""
         return np.append(np.nextafter(self.edges[:-1], self.edges[1:]) == self.edges[1:], False)
 
-    def positives(self) -> NDArray[np.float64]:
-        """(N, G) anomalous pixels per image and bin."""
-        return self._add_up(self.regions)
+    def positives(self, bins: slice) -> NDArray[np.float64]:
+        """(M, g) anomalous pixels per bin, for the M images that have any, in their order."""
+        return self._add_up(self.regions[:, bins].astype(np.float64))
 
-    def gains(self) -> NDArray[np.float64]:
-        """(N, G) what the bin adds to the sum of the overlaps of the image's regions."""
-        return self._add_up(self.regions / self.areas[:, None])
+    def gains(self, bins: slice) -> NDArray[np.float64]:
+        """(M, g) what the bin adds to the sum of the overlaps of the image's regions, for the same images."""
+        return self._add_up(self.regions[:, bins] / self.areas[:, None])
 
     def region_counts(self) -> NDArray[np.int64]:
         """(N,) regions per image."""
         return np.bincount(self.region_image, minlength=len(self.image_ids))
 
-    def _add_up(self, rows: NDArray[np.generic]) -> NDArray[np.float64]:
-        total = np.zeros((len(self.image_ids), len(self.edges)))
-        np.add.at(total, self.region_image, rows)
-        return total
+    def _add_up(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        first = np.flatnonzero(np.diff(self.region_image, prepend=-1))
+        return np.add.reduceat(rows, first, axis=0)
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file; counts take the smallest type that holds them."""
@@ -100,66 +101,90 @@ class PixelSummary:
 
 
 def summarise(
-    image_ids: Sequence[str], masks: Sequence[NDArray[np.bool_] | None], maps: NDArray[np.float32]
+    image_ids: Sequence[str],
+    masks: Sequence[NDArray[np.bool_] | None],
+    maps: Sequence[NDArray[np.float32]],
+    folder: Path | None = None,
 ) -> PixelSummary | None:
     """Summary of a category; images without a known mask are left out.
 
     Args:
         image_ids: n names.
         masks: n masks (H, W), None where a mask is not known.
-        maps: (n, H, W) finite scores.
+        maps: n maps (H, W) of finite scores.
+        folder: where sorted scores that are too many for memory lie meanwhile; None for the system's folder.
 
     Returns:
         None if no mask has an anomalous pixel: then pixel metrics are undefined.
     """
     known = [index for index, mask in enumerate(masks) if mask is not None]
-    normal, areas, region_image = [], [], []
-    for position, index in enumerate(known):
+    n_positive = sum(int(np.count_nonzero(mask)) for mask in masks if mask is not None)
+    if not n_positive:
+        return None
+    n_pixels = sum(maps[index].size for index in known)
+    positives, negatives = _Sample(n_positive), _Sample(n_pixels - n_positive)
+    ordered: Stack[np.floating] = Stack(maps[0].dtype.type, folder)
+    bounds: list[NDArray[np.int64]] = []
+    for index in known:
         mask, scores = masks[index], maps[index]
         assert mask is not None
-        normal.append(np.sort(scores[~mask]))
+        areas = [np.sort(scores[~mask])]
         if mask.any():
             inside, sizes = label_regions(mask)
             order = np.lexsort((scores[mask], inside))
             areas += np.split(scores[mask][order], np.cumsum(sizes)[:-1])
-            region_image += [position] * len(sizes)
-    if not areas:
-        return None
-    edges = choose_edges(areas, normal)
-    return PixelSummary(
-        tuple(image_ids[index] for index in known),
-        edges,
-        np.stack([_count(scores, edges) for scores in normal]),
-        np.stack([_count(scores, edges) for scores in areas]),
-        np.array(region_image, dtype=np.int32),
-    )
+        for area, sample in zip(areas, [negatives, *[positives] * (len(areas) - 1)], strict=True):
+            sample.add(area)
+        ordered.append(np.concatenate(areas))
+        bounds.append(np.cumsum([area.size for area in areas])[:-1])
+    edges = choose_edges(positives, negatives)
+    kind = np.min_scalar_type(max(map(len, ordered)))
+    normal = np.empty((len(known), len(edges)), kind)
+    regions = np.empty((sum(map(len, bounds)), len(edges)), kind)
+    region_image = np.repeat(np.arange(len(known), dtype=np.int32), [len(bound) for bound in bounds])
+    row = 0
+    for position, bound in enumerate(bounds):
+        normal[position], *others = (_count(scores, edges) for scores in np.split(ordered[position], bound))
+        for counts in others:
+            regions[row] = counts
+            row += 1
+    return PixelSummary(tuple(image_ids[index] for index in known), edges, normal, regions, region_image)
 
 
-def choose_edges(
-    positives: Sequence[NDArray[np.floating]], negatives: Sequence[NDArray[np.floating]]
-) -> NDArray[np.floating]:
+class _Sample:
+    """About `_SAMPLE` of ``size`` scores, an even share of every group of them, and the lowest score."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.lowest = np.inf
+        self._parts: list[NDArray[np.floating]] = []
+
+    def add(self, scores: NDArray[np.floating]) -> None:
+        """Add a group, ascending."""
+        if scores.size:
+            self.lowest = min(self.lowest, scores[0])
+            self._parts.append(scores[:: max(1, self.size // _SAMPLE)].copy())
+
+    @cached_property
+    def scores(self) -> NDArray[np.floating]:
+        """The sample, ascending."""
+        return np.sort(np.concatenate(self._parts)) if self._parts else np.zeros(0, np.float32)
+
+
+def choose_edges(positives: _Sample, negatives: _Sample) -> NDArray[np.floating]:
     """Ascending edges: quantiles of both kinds of pixels, each followed by the next representable number.
 
     The pair of a score and its successor gives a score that many pixels share a bin of its own, so that ties stay ties;
     with few different scores every one has its own bin and metrics from the summary are exact. Thresholds near the
     best F1 are cut more finely, because a maximum over some thresholds only is always too small.
-
-    Args:
-        positives, negatives: ascending scores of each region and of the normal pixels of each image.
     """
-    n_positive, n_negative = (sum(scores.size for scores in groups) for groups in (positives, negatives))
-    inside, outside = _pooled(positives, n_positive), _pooled(negatives, n_negative)
+    inside, outside = positives.scores, negatives.scores
     chosen = [_quantiles(scores, tail) for scores, tail in zip((inside, outside), _TAILS, strict=True) if scores.size]
-    lowest = min(scores[0] for scores in (*positives, *negatives) if scores.size)
-    few = n_positive <= 5 * EDGES  # then every anomalous score gets a bin of its own
-    near = inside if few else _near_best_f1(inside, outside, n_positive, n_negative)
-    scores = np.unique(np.concatenate([*chosen, near, np.array([lowest])]))
+    lowest = min(positives.lowest, negatives.lowest)
+    few = positives.size <= 5 * EDGES  # then every anomalous score gets a bin of its own
+    near = inside if few else _near_best_f1(inside, outside, positives.size, negatives.size)
+    scores = np.unique(np.concatenate([*chosen, near, np.array([lowest], inside.dtype)]))
     return np.unique(np.concatenate([scores, np.nextafter(scores, np.inf, dtype=scores.dtype)]))
-
-
-def _pooled(groups: Sequence[NDArray[np.floating]], size: int) -> NDArray[np.floating]:
-    """About `_SAMPLE` of the scores of ascending groups, ascending; an even share of every group."""
-    return np.sort(np.concatenate([scores[:: max(1, size // _SAMPLE)] for scores in groups]))
 
 
 def _quantiles(pooled: NDArray[np.floating], tail: float) -> NDArray[np.floating]:
