@@ -135,7 +135,7 @@ def _line(
         label=short(method),
         color=kind["color"],
         marker=kind["marker"],
-        ls=kind["linestyle"],  # type: ignore[arg-type]
+        ls=kind["linestyle"],
         capsize=3,
         lw=1.8,
         ms=6,
