@@ -83,9 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     print(f"leaderboard of {given.rows} rows: {board_seconds(given.rows):.2f} s")
     made, resampled, worst = category_seconds(given.images, given.size)
-    print(
-        f"{given.images} maps of {given.size} x {given.size}: histograms {made:.2f} s, {RESAMPLES} resamples {resampled:.2f} s"
-    )
+    print(f"{given.images} maps of side {given.size}: histograms {made:.2f} s, {RESAMPLES} resamples {resampled:.2f} s")
     print(f"largest difference from the exact metrics in 3 resamples: {worst:.1e}")
 
 
