@@ -26,13 +26,12 @@ from zsad_bench.batching import limited
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.evaluation import read_masks
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.maps import resize_maps
 from zsad_bench.matching import select
 from zsad_bench.method import Method, Prediction
 from zsad_bench.metrics import image_metrics, pixel_metrics
-from zsad_bench.preprocess import image_to_array, normalise
+from zsad_bench.preprocess import image_to_array
 from zsad_bench.prompts import TextFeatures, load_ensemble
 from zsad_bench.seeds import named_seed
 
@@ -123,7 +122,7 @@ def encode_category(
     for first in range(0, len(samples), 32):
         chosen = samples[first : first + 32]
         arrays = np.stack([image_to_array(dataset.read_image(sample), encoder.geometry) for sample in chosen])
-        pixels.append(normalise(torch.from_numpy(arrays), encoder.mean, encoder.std))
+        pixels.append(encoder.normalise(arrays))
         parts.append(encoder.encode(pixels[-1], request, [sample.image_id for sample in chosen]))
     masks = read_masks(dataset, samples, encoder.geometry)
     if any(mask is None for mask in masks):
@@ -135,7 +134,7 @@ def encode_category(
         labels=np.array([sample.label for sample in samples]),
         masks=np.stack([mask for mask in masks if mask is not None]),
         texts={
-            prompt: text_cache(encoder).features(
+            prompt: encoder.texts.features(
                 load_ensemble(prompt), dataset.class_name(name), dataset.is_texture(name)
             )
             for prompt in prompts

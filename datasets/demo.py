@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Unpack
 
 import joblib
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from zsad_bench.data import Index
+from zsad_bench.data import DatasetOptions, Index
 from zsad_bench.errors import UserError
 
 from .mvtec import MVTec
@@ -53,46 +54,34 @@ class Shot:
 class Demo(MVTec):
     """Renders what is missing when it is first used; afterwards it is an ordinary folder in MVTec layout.
 
-    Args:
-        root: where the PNG files are kept.
-        name: what result rows call the dataset.
+    Args beyond those of :class:`~zsad_bench.data.Dataset`, whose ``root`` says where the PNG files are kept:
         group: ``evaluation`` (what methods are measured on) or ``auxiliary`` (what the demo encoder was trained on).
         seed: draws every scene.
         n_normal: normal test images per category.
         n_anomalous: anomalous test images per category; the defect types take turns.
         n_train: normal training images per category.
         size: side in pixels.
-        categories: those to use; None means all.
-        protocol: appears in every result row.
     """
 
     def __init__(
         self,
         *,
-        root: str,
-        name: str = "demo",
         group: str = "evaluation",
         seed: int = 0,
         n_normal: int = 18,
         n_anomalous: int = 22,
         n_train: int = 4,
         size: int = 224,
-        categories: Sequence[str] | None = None,
-        protocol: str = "standard",
+        **options: Unpack[DatasetOptions],
     ) -> None:
         if group not in ("evaluation", "auxiliary"):
             raise UserError(f"dataset.group={group}: choose evaluation or auxiliary")
         if min(n_normal, n_anomalous, n_train) < 0 or n_normal + n_anomalous < 1 or size < 32:
             raise UserError("dataset: n_normal, n_anomalous and n_train must not be negative, size at least 32 pixels")
-        super().__init__(
-            root=root,
-            name=name,
-            categories=categories,
-            class_names=CLASS_NAMES,
-            textures=sorted(TEXTURES),
-            protocol=protocol,
-            title="procedural demo",
-        )
+        options.setdefault("name", "demo")
+        options["class_names"] = CLASS_NAMES
+        options["textures"] = sorted(TEXTURES)
+        super().__init__(**options)
         self.recipe = Recipe(group, seed, n_normal, n_anomalous, n_train, size)
 
     def _require_root(self) -> None:

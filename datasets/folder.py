@@ -13,12 +13,12 @@ Anything else is refused with a message that says what was found: a guess here w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from zsad_bench.data import Dataset, Index, Problem, Sample
+from zsad_bench.data import Dataset, DatasetOptions, Index, Problem, Sample
 from zsad_bench.errors import UserError
-from zsad_bench.images import UnreadableImage, read_mask_file
 
 from .layout import (
     ANOMALOUS_FOLDERS,
@@ -30,6 +30,7 @@ from .layout import (
     list_folder,
     relative,
 )
+from .mask_labels import anomalous_masks
 from .mvtec import is_category, scan_category
 from .pairing import looks_like_mask, pair_masks, stray_problems
 
@@ -45,37 +46,10 @@ class Folder(Dataset):
     """
 
     def __init__(
-        self,
-        *,
-        root: str | Path,
-        name: str = "folder",
-        category: str | None = None,
-        class_name: str | None = None,
-        categories: Sequence[str] | None = None,
-        class_names: Mapping[str, str] | None = None,
-        textures: Sequence[str] = (),
-        mask_threshold: int = 0,
-        protocol: str = "standard",
-        title: str = "",
-        page: str = "",
-        licence: str = "",
-        citation: str = "",
-        expected: Mapping[str, Mapping[str, int]] | None = None,
+        self, *, category: str | None = None, class_name: str | None = None, **options: Unpack[DatasetOptions]
     ) -> None:
-        super().__init__(
-            root=root,
-            name=name,
-            categories=categories,
-            class_names=class_names,
-            textures=textures,
-            mask_threshold=mask_threshold,
-            protocol=protocol,
-            title=title,
-            page=page,
-            licence=licence,
-            citation=citation,
-            expected=expected,
-        )
+        options.setdefault("name", "folder")
+        super().__init__(**options)
         self._category = None if category is None else str(category)
         self._single_class_name = class_name
 
@@ -188,6 +162,10 @@ class Folder(Dataset):
             groups.setdefault("" if folder == "." else folder, []).append(image)
         pairs, problems = pair_masks(groups, [], masks, root=self.root, category=category)
         index.problems.extend(problems)
+        marks, unreadable = anomalous_masks(
+            sorted(pairs.values()), self.mask_threshold, root=self.root, category=category
+        )
+        index.problems.extend(unreadable)
         for image in images:
             mask = pairs.get(image)
             if mask is None:
@@ -195,17 +173,9 @@ class Folder(Dataset):
                     "has no mask while others have, so it is unknown if it is normal; add a mask (all black if normal)"
                 )
                 index.problems.append(Problem(relative(image, self.root), message, "error", category))
-                continue
-            try:
-                anomalous = bool(read_mask_file(mask, self.mask_threshold).any())
-            except UnreadableImage as error:
-                message = f"the mask tells the label but cannot be read ({error})"
-                index.problems.append(Problem(relative(mask, self.root), message, "error", category))
-                continue
-            if anomalous:
-                index.test.append(self._sample(image, category, 1, "anomaly", mask))
-            else:
-                index.test.append(self._sample(image, category, 0, "good", None))
+            elif mask in marks:
+                label, defect_type, kept = (1, "anomaly", mask) if marks[mask] else (0, "good", None)
+                index.test.append(self._sample(image, category, label, defect_type, kept))
 
     def _suspected_masks(self, images: Sequence[Path], category: str) -> list[Problem]:
         stems = {image.stem.casefold() for image in images}

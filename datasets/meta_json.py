@@ -30,6 +30,10 @@ _LABELS: dict[object, int] = {0: 0, 1: 1, "0": 0, "1": 1}
 class MetaJson(Dataset):
     """A folder that ``meta.json`` describes. The file decides: images that it does not name are not used."""
 
+    def recognises(self, root: Path) -> bool:
+        """True when meta.json is there."""
+        return (root / "meta.json").is_file()
+
     def _index(self) -> Index:
         path = self.root / "meta.json"
         index = Index()

@@ -1,4 +1,4 @@
-"""MVTec-style layouts: MVTec AD, MPDD, BTAD, DTD-Synthetic, VisA converted by its official script, and many others.
+"""MVTec-style layouts: MVTec AD, MPDD, BTAD, DTD-Synthetic, converted VisA, and many others.
 
 Images are ``<root>/<category>/{train,test}/<good or defect type>/<image>``, masks
 ``<root>/<category>/ground_truth/<defect type>/<mask>``. Normal images lie in a folder called good, ok, normal...; every
@@ -11,15 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from zsad_bench.data import SPLITS, Dataset, Index, Problem, Sample
+from zsad_bench.data import SPLITS, Dataset, Index, Problem, Sample, Split
 from zsad_bench.errors import UserError
 
 from .layout import Listing, find_folder, is_normal_folder, list_below, list_folder, relative
 from .pairing import pair_masks, stray_problems
 
+# Images kept for validation are normal; they join train, as in the meta.json of other repositories.
+_SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "train", "test": "test"}
+
 
 class MVTec(Dataset):
     """A folder of MVTec-style categories."""
+
+    united_masks = False
+    """True where several mask files in a folder ``<image stem>/`` belong to one image and are united."""
+
+    def recognises(self, root: Path) -> bool:
+        """True when a folder in ``root`` has a train or test folder inside."""
+        return any(is_category(list_folder(folder)) for folder in list_folder(root).folders)
 
     def _index(self) -> Index:
         index = Index()
@@ -27,7 +37,7 @@ class MVTec(Dataset):
         for folder in list_folder(self.root).folders:
             listing = list_folder(folder)
             if is_category(listing):
-                scan_category(index, self.root, folder, folder.name)
+                scan_category(index, self.root, folder, folder.name, united_masks=self.united_masks)
             else:
                 ignored.append(folder)
         if not index.categories:
@@ -44,7 +54,13 @@ def is_category(listing: Listing) -> bool:
 
 
 def scan_category(
-    index: Index, root: Path, folder: Path, category: str, mask_folders: tuple[str, ...] = ("ground_truth",)
+    index: Index,
+    root: Path,
+    folder: Path,
+    category: str,
+    mask_folders: tuple[str, ...] = ("ground_truth",),
+    *,
+    united_masks: bool = False,
 ) -> None:
     """Add one MVTec-style category to an index.
 
@@ -54,27 +70,29 @@ def scan_category(
         folder: holds ``train``, ``test`` and one of ``mask_folders``; each may be missing.
         category: name of the category.
         mask_folders: lower-case names under which masks may lie.
+        united_masks: a folder ``<image stem>/`` with several masks counts as one mask.
     """
     index.categories.add(category)
     listing = list_folder(folder)
     truth = find_folder(listing, mask_folders)
     truth_listing = list_folder(truth) if truth else None
-    for split in SPLITS:
-        split_folder = find_folder(listing, {split})
+    for name, split in _SPLIT_FOLDERS.items():
+        split_folder = find_folder(listing, {name})
         if split_folder is None:
             continue
         images = list_folder(split_folder)
         index.problems.extend(_misplaced(images, root, category))
         masks = truth if split == "test" else None
-        if truth_listing is not None and not any(sub.name == split for sub in images.folders):
-            masks = (
-                find_folder(truth_listing, {split}) or masks
-            )  # VisA's 2cls conversions: ground_truth/{train,test}/bad
-        index.split(split).extend(_samples(index, root, images, masks, category))
+        # VisA's 2cls conversions have ground_truth/{train,test}/bad
+        if truth_listing is not None and not any(sub.name == name for sub in images.folders):
+            masks = find_folder(truth_listing, {name}) or masks
+        index.split(split).extend(samples_of_split(index, root, images, masks, category, united_masks=united_masks))
 
 
-def _samples(index: Index, root: Path, split: Listing, masks: Path | None, category: str) -> Iterator[Sample]:
-    """The images of one split, paired with the masks below ``masks``."""
+def samples_of_split(
+    index: Index, root: Path, split: Listing, masks: Path | None, category: str, *, united_masks: bool = False
+) -> Iterator[Sample]:
+    """The images in the folders of labels of one split, paired with the masks below ``masks``."""
     normal: list[Path] = []
     groups: dict[str, list[Path]] = {}
     for folder in split.folders:
@@ -87,7 +105,9 @@ def _samples(index: Index, root: Path, split: Listing, masks: Path | None, categ
             groups[folder.name] = list(listing.images)
     pairs: dict[Path, Path] = {}
     if masks is not None:
-        pairs, problems = pair_masks(groups, normal, masks, root=root, category=category)
+        pairs, problems = pair_masks(
+            groups, normal, masks, root=root, category=category, united=united_masks
+        )
         index.problems.extend(problems)
     for image in normal:
         yield Sample(relative(image, root), image, category, 0, "good", None)

@@ -40,6 +40,7 @@ def pair_masks(
     *,
     root: Path,
     category: str,
+    united: bool = False,
 ) -> tuple[dict[Path, Path], list[Problem]]:
     """Pair anomalous images with the masks below one folder.
 
@@ -48,6 +49,7 @@ def pair_masks(
         normal: normal images; a mask directly in ``masks`` that carries the name of one of them is ignored.
         masks: the folder with the masks. Masks in folders called good, ok... are ignored.
         root, category: for the paths in the problems.
+        united: all masks in a folder ``<stem>/`` are parts of one mask; the pair then names the folder.
 
     Returns:
         image -> mask for the pairs that are certain, and a problem for everything else. Masks that are left over,
@@ -61,12 +63,35 @@ def pair_masks(
     normal_images = set(normal)
 
     files, strays = _mask_files(masks)
-    problems = list(stray_problems(strays, root, category))
-    of_image: dict[Path, list[Path]] = {}
+    claims = []
     for mask in files:
         owners = _owners(mask, PurePosixPath(relative(mask.parent, masks)), stems, everywhere)
         if owners and normal_images.issuperset(owners):
             continue
+        part_of_folder = united and owners and mask.parent != masks and _fold(mask.parent.name) == _fold(owners[0].stem)
+        claims.append((mask.parent if part_of_folder else mask, owners))
+    pairs, problems = _one_to_one(claims, root, category)
+    return pairs, [*stray_problems(strays, root, category), *problems]
+
+
+def pair_beside(
+    images: Sequence[Path], masks: Sequence[Path], *, root: Path, category: str
+) -> tuple[dict[Path, Path], list[Problem]]:
+    """Pair images with masks that lie in the same folder; the caller knows which files are masks.
+
+    Returns as :func:`pair_masks`. An image without a mask is not a problem here.
+    """
+    stems = _Stems(images)
+    return _one_to_one([(mask, stems.find(_image_stems(mask.stem))) for mask in masks], root, category)
+
+
+def _one_to_one(
+    claims: Iterable[tuple[Path, list[Path]]], root: Path, category: str
+) -> tuple[dict[Path, Path], list[Problem]]:
+    """Pairs from (mask, images that it may belong to); whatever is not one to one is an error."""
+    problems = []
+    of_image: dict[Path, set[Path]] = {}
+    for mask, owners in claims:
         where = relative(mask, root)
         if not owners:
             message = "mask without an image of that name; rename it after its image or remove it"
@@ -76,16 +101,15 @@ def pair_masks(
             message = f"this mask fits several images ({names}); put it in a folder named after the defect type"
             problems.append(Problem(where, message, "error", category))
         else:
-            of_image.setdefault(owners[0], []).append(mask)
-
+            of_image.setdefault(owners[0], set()).add(mask)
     pairs = {}
     for image, candidates in of_image.items():
         if len(candidates) > 1:
-            names = ", ".join(relative(mask, root) for mask in candidates)
+            names = ", ".join(relative(mask, root) for mask in sorted(candidates))
             message = f"several masks fit this image ({names}); keep one of them"
             problems.append(Problem(relative(image, root), message, "error", category))
         else:
-            pairs[image] = candidates[0]
+            (pairs[image],) = candidates
     return pairs, problems
 
 

@@ -6,13 +6,13 @@ numbers 1 to 9, not 0 and 255. ``<category>/image_anno.csv``, where present, giv
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from zsad_bench.data import Dataset, Index, Problem, Sample, Split
 from zsad_bench.errors import UserError
 
+from .csv_rows import csv_rows
 from .layout import list_folder, relative
 from .listed_files import ListedFiles
 from .mvtec import is_category
@@ -26,6 +26,11 @@ _SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
 class VisA(Dataset):
     """The raw VisA release."""
 
+    def recognises(self, root: Path) -> bool:
+        """True when the split file, or a folder ``<category>/Data/Images``, is there."""
+        raw = any((folder / "Data" / "Images").is_dir() for folder in list_folder(root).folders)
+        return raw or (root / _SPLIT_FILE).is_file()
+
     def _index(self) -> Index:
         split_file = self.root / _SPLIT_FILE
         if not split_file.is_file():
@@ -33,7 +38,7 @@ class VisA(Dataset):
         index = Index()
         files = ListedFiles()
         defect_types: dict[str, dict[str, str]] = {}
-        for line, row in _rows(split_file, _COLUMNS):
+        for line, row in csv_rows(split_file, _COLUMNS):
             category, split, label = row["object"], _SPLITS.get(row["split"]), _LABELS.get(row["label"])
             if not category or split is None or label is None:
                 raise UserError(
@@ -89,7 +94,7 @@ class VisA(Dataset):
         if not path.is_file():
             return {}
         try:
-            return {row["image"]: row["label"] for _, row in _rows(path, ("image", "label")) if row["label"]}
+            return {row["image"]: row["label"] for _, row in csv_rows(path, ("image", "label")) if row["label"]}
         except UserError as error:
             message = f"no defect types taken from it ({error})"
             index.problems.append(Problem(relative(path, self.root), message, "warning", category))
@@ -111,21 +116,3 @@ class VisA(Dataset):
         raw = any((folder / "Data" / "Images").is_dir() for folder in folders)
         what = "the category folders are there but the split file is missing" if raw else "no VisA data found here"
         return f"{what}; the folder split_csv is in the archive and in the repository of the dataset ({self.page})"
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, column -> stripped text) of a csv file with a header. UserError naming the file and line."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header = [str(name).strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            missing = [name for name in columns if name not in header]
-            if missing:
-                raise UserError(f"{path}: the header has no column {', '.join(missing)}; expected {','.join(columns)}")
-            for row in reader:
-                if any(row[name] is None for name in columns):
-                    raise UserError(f"{path}, line {reader.line_num}: too few columns; expected {','.join(columns)}")
-                yield reader.line_num, {name: row[name].strip() for name in columns}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as csv ({error}); restore it from the archive") from error

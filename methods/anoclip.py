@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,10 @@ from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import upsample
 from zsad_bench.method import Method, Prediction
 from zsad_bench.prompts import TextFeatures
-from zsad_bench.views import VIEWS, augmented_views
+from zsad_bench.views import VIEWS
 
 PATCHES = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
-ADAPTERS = ("text", "linear")
-# Derived images held in memory at once; they cost 0.7 MB each at 240 pixels.
-VIEWS_PER_CALL = 88
+Adapter = Literal["text", "linear"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class AnoCLIP(Method):
         pooling: int = 3,
         views: str | int | Sequence[int] | None = None,
         adapt: bool = False,
-        adapter: str = "text",
+        adapter: Adapter = "text",
         steps: int = 5,
         lr: float = 0.001,
         noise: float = 0.055,
@@ -96,8 +95,8 @@ class AnoCLIP(Method):
                 raise UserError(f"method.{key}={number}: must be above 0")
         if pooling < 1 or pooling % 2 == 0:
             raise UserError(f"method.pooling={pooling}: must be an odd number of patches")
-        if adapter not in ADAPTERS:
-            raise UserError(f"method.adapter={adapter}: choose {' or '.join(ADAPTERS)}")
+        if adapter not in get_args(Adapter):
+            raise UserError(f"method.adapter={adapter}: choose {' or '.join(get_args(Adapter))}")
         if steps < 1:
             raise UserError(f"method.steps={steps}: must be at least 1; adapt=false switches the adaptation off")
         self.temperature = temperature
@@ -108,10 +107,11 @@ class AnoCLIP(Method):
         self.steps = steps
         self.lr = lr
         self.noise = noise
+        self.lookback = None if adapt and reference_quirks else 0
 
     def request(self) -> FeatureRequest:
-        """Value-value patch tokens; the pixels if there are views to make."""
-        return FeatureRequest(taps=(PATCHES,), pixels=self.views != (0,))
+        """Value-value patch tokens, and the class tokens of the views."""
+        return FeatureRequest(taps=(PATCHES,), views=self.views)
 
     def prepare(self, text: TextFeatures | None) -> None:
         """Text vectors (2, D) and normalised prompts E (n, D) of the category; no optimiser yet."""
@@ -134,18 +134,8 @@ class AnoCLIP(Method):
         return F.avg_pool2d(padded, self.pooling, stride=1)[:, 0]
 
     def view_tokens(self, batch: FeatureBatch) -> Tensor:
-        """Class tokens (B, V, D) of the views; the image itself is not encoded a second time."""
-        derived = [view for view in self.views if view != 0]
-        tokens = {0: batch.class_tokens}
-        if derived:
-            assert batch.pixels is not None
-            assert batch.encode is not None
-            parts = []
-            for pixels in batch.pixels.split(max(1, VIEWS_PER_CALL // len(derived))):
-                encoded = batch.encode(augmented_views(pixels, derived).flatten(0, 1), FeatureRequest())
-                parts.append(encoded.class_tokens.unflatten(0, (len(pixels), len(derived))))
-            tokens.update(zip(derived, torch.cat(parts).unbind(dim=1), strict=True))
-        return torch.stack([tokens[view] for view in self.views], dim=1)
+        """Class tokens (B, V, D) of the views."""
+        return torch.stack([batch.views[view] for view in self.views], dim=1)
 
     def image_scores(self, class_tokens: Tensor) -> Tensor:
         """Step 4: class tokens of views (B, V, D) -> (B,) in (0, 1)."""

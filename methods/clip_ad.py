@@ -23,7 +23,7 @@ saturates, unlike A itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +36,9 @@ from zsad_bench.maps import smooth, upsample
 from zsad_bench.method import Method, Prediction, Setting
 from zsad_bench.prompts import TextFeatures
 
-from .text_vectors import TEXT_VECTORS, representative
+from .text_vectors import TextVector, representative
 
-FUSIONS = ("sum", "text", "map")
+Fusion = Literal["sum", "text", "map"]
 
 
 class ClipAD(Method):
@@ -66,7 +66,7 @@ class ClipAD(Method):
         name: str = "clip_ad",
         variant: str = "paper",
         prompts: str = "clip_ad",
-        text_vector: str = "mean",
+        text_vector: TextVector = "mean",
         dbscan_eps: float = 0.5,
         dbscan_min_samples: int = 15,
         stages: int = 4,
@@ -74,11 +74,14 @@ class ClipAD(Method):
         class_weights: bool = True,
         temperature: float = 0.01,
         sigma: float = 8.0,
-        fusion: str = "sum",
+        fusion: Fusion = "sum",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
-        for key, value, choices in (("text_vector", text_vector, TEXT_VECTORS), ("fusion", fusion, FUSIONS)):
+        for key, value, choices in (
+            ("text_vector", text_vector, get_args(TextVector)),
+            ("fusion", fusion, get_args(Fusion)),
+        ):
             if value not in choices:
                 raise UserError(f"method.{key}={value}: choose from {', '.join(choices)}")
         for key, number in (("dbscan_eps", dbscan_eps), ("temperature", temperature)):

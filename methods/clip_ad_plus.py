@@ -24,14 +24,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad_bench.checkpoint import Checkpoint, Facts, encoder_facts, training_label
 from zsad_bench.encoder import EncoderSpec
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.maps import upsample
 from zsad_bench.method import Prediction, Setting
-from zsad_bench.training import Checkpoint, Facts, TrainableMethod, encoder_facts
+from zsad_bench.training import TrainableMethod
 
-from .clip_ad import ClipAD, ClipADTransductive
+from .clip_ad import ClipAD, ClipADTransductive, Fusion
+from .text_vectors import TextVector
 
 FOCAL_POWER = 2
 CLAMP = 1e-5
@@ -45,7 +47,8 @@ class ClipADPlus(ClipAD, TrainableMethod):
 
     Args:
         checkpoint: file with the linear layers, from ``python -m zsad_bench.train method=clip_ad_plus``.
-        allow_seen: score images that the checkpoint was trained on; otherwise they are refused.
+        allow_seen: score images, and categories of the dataset, that the checkpoint was trained on; otherwise they are
+            refused. The ``variant`` of such rows says so.
 
     The other keys are those of :class:`~zsad_bench.methods.clip_ad.ClipAD`. With ``reference_quirks`` the layers read
     o_l = h_l + a_(l+1), and in training a batch of one image has its Dice loss over the rows of the image.
@@ -61,7 +64,7 @@ class ClipADPlus(ClipAD, TrainableMethod):
         prompts: str = "clip_ad",
         checkpoint: str | None = None,
         allow_seen: bool = False,
-        text_vector: str = "mean",
+        text_vector: TextVector = "mean",
         dbscan_eps: float = 0.5,
         dbscan_min_samples: int = 15,
         stages: int = 4,
@@ -69,7 +72,7 @@ class ClipADPlus(ClipAD, TrainableMethod):
         class_weights: bool = True,
         temperature: float = 0.01,
         sigma: float = 8.0,
-        fusion: str = "sum",
+        fusion: Fusion = "sum",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(
@@ -105,6 +108,13 @@ class ClipADPlus(ClipAD, TrainableMethod):
         self.linear = self.begin_training(encoder, seed).requires_grad_(False)
         self.trained = Checkpoint.load(Path(self.checkpoint), {**self.must_match(), **encoder_facts(encoder)})
         self.linear.load_state_dict(self.trained.tensors)
+
+    def variant_on(self, dataset: str, categories: Sequence[str]) -> str:
+        """Training categories are refused or labelled, other categories of the training dataset are labelled."""
+        if self.checkpoint is None:
+            return self.variant
+        label = training_label(Checkpoint.read_facts(Path(self.checkpoint)), dataset, categories, self.allow_seen)
+        return f"{self.variant}, {label}" if label else self.variant
 
     def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.ModuleList:
         """Fresh linear layers, one a stage, initialised as torch does after ``torch.manual_seed(seed)``."""

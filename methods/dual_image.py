@@ -19,6 +19,7 @@ DRAEM). The rest is our choice and a key of the YAML.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ from .clip_ad_plus import dice_loss, focal_loss
 from .pseudo_anomalies import paste
 
 TEXT_TAP = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
-FUSIONS = ("joint", "text", "match")
+Fusion = Literal["joint", "text", "match"]
 SIGMA_SIDE = 240
 # A patch counts as pseudo-anomalous from this share of its pixels.
 PATCH_SHARE = 0.25
@@ -93,7 +94,7 @@ class DualImage(Method):
         temperature: float = 0.07,
         layers: Sequence[int] | None = None,
         sides: Sequence[int] = (1, 3),
-        fusion: str = "joint",
+        fusion: Fusion = "joint",
         weight: float = 0.5,
         scale: float = 0.25,
         sigma: float = 4.0,
@@ -105,8 +106,8 @@ class DualImage(Method):
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
-        if fusion not in FUSIONS:
-            raise UserError(f"method.fusion={fusion}: choose {', '.join(FUSIONS)}")
+        if fusion not in get_args(Fusion):
+            raise UserError(f"method.fusion={fusion}: choose {', '.join(get_args(Fusion))}")
         for key, value in (("temperature", temperature), ("scale", scale), ("lr", lr), ("blend", blend)):
             if value <= 0:
                 raise UserError(f"method.{key}={value}: must be above 0")

@@ -128,6 +128,7 @@ class FiSeCLIP(Method):
         self.keep_min, self.softness, self.fusion = keep_min, softness, fusion
         self.weight, self.class_weight, self.scale = weight, class_weight, scale
         self.sigma, self.short_batch = sigma, short_batch
+        self.lookback = int(short_batch == "borrow")
 
     def request(self) -> FeatureRequest:
         """Projected tokens for text, unprojected tokens of the chosen blocks for matching."""

@@ -17,6 +17,7 @@ DBSCAN with the radius 1.5 that the official code takes for VisA, unless prompts
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ _CHOICES: dict[str, Callable[[Vectors], Vectors]] = {
     "kde": _kde,
     "mean_shift": _mean_shift,
 }
-TEXT_VECTORS = ("mean", "pca", "kde", "dbscan", "mean_shift")
+TextVector = Literal["mean", "pca", "kde", "dbscan", "mean_shift"]
 
 
 def dbscan_labels(embeddings: Tensor, eps: float, min_samples: int) -> NDArray[np.int64]:
@@ -72,12 +73,14 @@ def dbscan_labels(embeddings: Tensor, eps: float, min_samples: int) -> NDArray[n
     return np.asarray(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(_units(embeddings)), dtype=np.int64)
 
 
-def representative(embeddings: Tensor, choice: str, dbscan_eps: float = 0.5, dbscan_min_samples: int = 15) -> Tensor:
+def representative(
+    embeddings: Tensor, choice: TextVector, dbscan_eps: float = 0.5, dbscan_min_samples: int = 15
+) -> Tensor:
     """One unit vector (D,) for the prompt embeddings (n, D) of one state.
 
     Args:
         embeddings: as CLIP gives them; they are normalised here.
-        choice: one of ``TEXT_VECTORS``.
+        choice: how to represent them.
         dbscan_eps: radius of DBSCAN on the unit sphere, 0 to 2.
         dbscan_min_samples: prompts within the radius, itself included, that make a core point.
 

@@ -9,13 +9,16 @@
 5. Map: harmonic mean over the scales k and, as a constant further scale, the image score:
    M(i) = 3 / (1 / M_2(i) + 1 / M_3(i) + 1 / s(f)). The image score is s(f).
 
-The paper gives no temperature and no code. Four public re-implementations disagree; ``docs/methods.md`` lists how.
+The paper gives no temperature and no code. Four public re-implementations disagree; ``docs/methods/winclip.md`` lists
+how. One of them (caoyunkang/WinClip) averages normality instead, M(i) = 1 - harmonic mean of 1 - s, so that a patch is
+anomalous if ONE of its windows says so, and takes the maximum of the map as image score: ``evidence`` and
+``image_score``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +31,10 @@ from zsad_bench.maps import upsample
 from zsad_bench.method import Method, Prediction, Setting
 from zsad_bench.prompts import TextFeatures
 
+Evidence = Literal["anomaly", "normality"]
+ImageScore = Literal["text", "map"]
+PromptAverage = Literal["unit", "raw"]
+
 
 class WinCLIP(Method):
     """Zero-shot WinCLIP.
@@ -37,6 +44,10 @@ class WinCLIP(Method):
         windows: side lengths of the windows in patches.
         prompt_average: ``unit`` or ``raw`` overrides the ensemble's own rule; None keeps it.
         image_term: whether the image score enters the map as a constant scale.
+        evidence: ``anomaly`` (step 4), or ``normality``: one minus the harmonic mean of the normal probabilities.
+        image_score: ``text`` (step 5), or ``map``, the maximum of the map.
+        reference_quirks: with ``evidence=normality`` the map is halved, because that code fuses the text map with
+            itself as if it were a second map.
     """
 
     setting: ClassVar[Setting] = "single"
@@ -47,13 +58,21 @@ class WinCLIP(Method):
         name: str = "winclip",
         variant: str = "paper",
         prompts: str = "winclip",
-        prompt_average: str | None = None,
+        prompt_average: PromptAverage | None = None,
         temperature: float = 0.07,
         windows: Sequence[int] = (2, 3),
         image_term: bool = True,
+        evidence: Evidence = "anomaly",
+        image_score: ImageScore = "text",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
+        for key, choice, choices in (
+            ("evidence", evidence, get_args(Evidence)),
+            ("image_score", image_score, get_args(ImageScore)),
+        ):
+            if choice not in choices:
+                raise UserError(f"method.{key}={choice}: choose {' or '.join(choices)}")
         if temperature <= 0:
             raise UserError(f"method.temperature={temperature}: must be above 0")
         if not windows or min(windows) < 1:
@@ -62,6 +81,8 @@ class WinCLIP(Method):
         self.temperature = temperature
         self.windows = tuple(windows)
         self.image_term = image_term
+        self.evidence = evidence
+        self.image_score = image_score
 
     def request(self) -> FeatureRequest:
         """Window embeddings of every scale."""
@@ -94,12 +115,22 @@ class WinCLIP(Method):
 
     def patch_scores(self, batch: FeatureBatch) -> Tensor:
         """Harmonic mean over scales: (B, h, w) in (0, 1)."""
-        scales = [self.aggregate(self.score(batch.windows[side]), side) for side in self.windows]
+
+        def evidence(embeddings: Tensor) -> Tensor:
+            scores = self.score(embeddings).double()
+            return scores if self.evidence == "anomaly" else 1 - scores
+
+        scales = [self.aggregate(evidence(batch.windows[side]), side) for side in self.windows]
         if self.image_term:
-            scales.append(self.score(batch.class_tokens).double()[:, None].expand_as(scales[0]))
+            scales.append(evidence(batch.class_tokens)[:, None].expand_as(scales[0]))
         mean = len(scales) / torch.stack([scale.reciprocal() for scale in scales]).sum(dim=0)
+        if self.evidence == "normality":
+            mean = 1 - mean
         return mean.float().unflatten(1, batch.grid)
 
     def predict(self, batch: FeatureBatch) -> Prediction:
-        """Image score s(f) and the harmonic map."""
-        return Prediction(self.score(batch.class_tokens), upsample(self.patch_scores(batch), batch.image_size))
+        """Image scores and the harmonic map."""
+        maps = upsample(self.patch_scores(batch), batch.image_size)
+        if self.reference_quirks and self.evidence == "normality":
+            maps = maps / 2
+        return Prediction(maps.amax(dim=(1, 2)) if self.image_score == "map" else self.score(batch.class_tokens), maps)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -20,6 +22,18 @@ def shared_folder(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"reference data absent: {'/'.join(parts)} (set ZSAD_SHARED to the folder that holds it)")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests keep features of their own, not in the user's cache."""
+    before = os.environ.get("ZSAD_CACHE")
+    os.environ["ZSAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["ZSAD_CACHE"]
+    else:
+        os.environ["ZSAD_CACHE"] = before
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +75,13 @@ def photo_folder(tmp_path: Path) -> Path:
             save_image(root / "plate" / "ground_truth" / kind / f"{index:03}_mask.png", mask)
         save_image(root / "plate" / "test" / kind / f"{index:03}.png", pixels)
     return root
+
+
+def comparable_tables(folder: Path) -> dict[str, bytes]:
+    """Everything that must not depend on when and how fast it was computed."""
+    files = {name: (folder / name).read_bytes() for name in ("metrics.csv", "images.csv")}
+    board = pd.read_csv(folder / "leaderboard.csv").drop(columns=["images_per_second", "peak_memory_mb"])
+    return {**files, "leaderboard.csv": board.to_csv().encode()}
 
 
 def save_image(path: Path, pixels: np.ndarray) -> None:

@@ -12,15 +12,17 @@ import pytest
 import torch
 
 from zsad_bench import evaluate, load_dataset, load_encoder, load_method
+from zsad_bench.__main__ import main as benchmark
+from zsad_bench.checkpoint import Checkpoint, encoder_facts, image_mark, training_label
 from zsad_bench.data import Dataset
+from zsad_bench.datasets.mvtec import MVTec
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch
 from zsad_bench.methods.clip_ad_plus import ClipADPlus, dice_loss, focal_loss
 from zsad_bench.prompts import load_ensemble
 from zsad_bench.train import main, training_options
-from zsad_bench.training import Checkpoint, encoder_facts, image_mark, make_optimizer, train, train_step
+from zsad_bench.training import make_optimizer, train, train_step
 
 CLASSES = ["bottle", "carpet", "pcb1", "metal nut"]  # image i of the golden run belongs to class i
 TINY_MODEL = Path(__file__).parent / "data" / "tiny_clip.json"
@@ -63,7 +65,7 @@ def batch(encoder: ClipEncoder, inputs: Arrays, checkpoint: str) -> FeatureBatch
 @pytest.fixture(scope="module")
 def text(encoder: ClipEncoder) -> torch.Tensor:
     """Text vectors (4, 2, D) of the images' classes, by the mean."""
-    cache, ensemble = text_cache(encoder), load_ensemble("clip_ad")
+    cache, ensemble = encoder.texts, load_ensemble("clip_ad")
     return torch.stack([cache.features(ensemble, name).vectors() for name in CLASSES]).clone()
 
 
@@ -98,7 +100,7 @@ def test_maps_and_both_terms(
         "clip_ad_plus_paper", encoder=encoder, checkpoint=checkpoint, text_vector="mean", sigma=sigma
     ).method
     for image, name in enumerate(CLASSES):
-        method.prepare(text_cache(encoder).features(load_ensemble("clip_ad"), name))
+        method.prepare(encoder.texts.features(load_ensemble("clip_ad"), name))
         single = one(batch, image)
         prediction = method.predict(single)
         np.testing.assert_allclose(float(prediction.scores), golden["score_text"][image], atol=2e-5)
@@ -263,13 +265,43 @@ def layers(tiny_encoder: ClipEncoder, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_training_images_are_refused(photos: Dataset, tiny_encoder: ClipEncoder, tmp_path: Path) -> None:
+    """Its categories of its dataset are, in any split; under another dataset name still the images themselves."""
     output = tmp_path / "layers.safetensors"
-    start_training(photos, tiny_encoder, output, "epochs=1")
+    start_training(photos, tiny_encoder, output, "epochs=1", "limit=4")
     bound = load_method("clip_ad_plus", encoder=tiny_encoder, checkpoint=str(output))
-    with pytest.raises(UserError, match=r"it was trained on plate/test/.* set method\.allow_seen=true"):
+    with pytest.raises(UserError, match=r"test split of this dataset \(photos: plate\).* method\.allow_seen=true"):
         evaluate(bound, photos)
+    renamed = MVTec(root=str(photos.root), name="elsewhere")
+    with pytest.raises(UserError, match=r"it was trained on plate/test/.* set method\.allow_seen=true"):
+        evaluate(bound, renamed)
     allowed = load_method("clip_ad_plus", encoder=tiny_encoder, checkpoint=str(output), allow_seen=True)
     assert np.isfinite(evaluate(allowed, photos)[0].metrics["pixel_auroc"])
+
+
+def test_label_of_training_data() -> None:
+    facts = {"dataset": "mvtec", "categories": "bottle cable", "split": "test"}
+    assert training_label(facts, "visa", ["bottle"], allow_seen=False) == ""
+    assert training_label(facts, "mvtec", ["wood"], allow_seen=False) == "trained on other categories of mvtec"
+    assert training_label(facts, "mvtec", ["wood", "cable"], allow_seen=True) == "trained on mvtec"
+    with pytest.raises(UserError, match=r"test split of this dataset \(mvtec: cable\)") as caught:
+        training_label(facts, "mvtec", ["wood", "cable"], allow_seen=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_say_what_was_trained_on(
+    photos: Dataset, photo_folder: Path, tiny_encoder: ClipEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "layers.safetensors"
+    start_training(photos, tiny_encoder, output, "epochs=1", "limit=4")
+    command = [
+        *("method=clip_ad_plus", f"method.checkpoint={output}", "dataset=mvtec", f"dataset.root={photo_folder}"),
+        *(f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", f"results_dir={tmp_path}", "name=run", "maps=none"),
+    ]
+    assert benchmark(command) == 2
+    assert "test split of this dataset (photos: plate)" in capsys.readouterr().err
+    assert benchmark([*command, "method.allow_seen=true"]) == 0
+    assert "paper, trained on photos" in (tmp_path / "run" / "metrics.csv").read_text()
+    assert "trained on photos" in (tmp_path / "run" / "leaderboard.md").read_text()
 
 
 def test_guard_looks_at_names_of_images(tiny_encoder: ClipEncoder, layers: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from conftest import TINY_MODEL
 from zsad_bench.config import compose_config, expand_sweep, identity, run_name
+from zsad_bench.encoder_plan import plan_encoder
 from zsad_bench.errors import UserError
 from zsad_bench.prompts import ensemble_names
 
@@ -88,9 +90,11 @@ def test_every_experiment_composes_and_its_method_exists(experiment: str) -> Non
     assert config.name == experiment.replace("_", "-")
 
 
-@pytest.mark.parametrize("dataset", options("dataset"))
-@pytest.mark.parametrize("encoder", options("encoder"))
-def test_every_dataset_composes_with_every_encoder(dataset: str, encoder: str) -> None:
+@pytest.mark.parametrize(
+    ("dataset", "encoder"),
+    [(dataset, "demo") for dataset in options("dataset")] + [("mvtec", encoder) for encoder in options("encoder")],
+)
+def test_every_dataset_and_every_encoder_composes(dataset: str, encoder: str) -> None:
     config = compose_config([f"dataset={dataset}", f"encoder={encoder}", "dataset.root=photos"])
     assert config.encoder.resize == "squash"
     assert OmegaConf.missing_keys(config) == set()
@@ -128,6 +132,8 @@ def test_identity_ignores_places_and_follows_numbers() -> None:
         ["encoder.chunk_size=1"],
         ["maps=none"],
         ["results_dir=x"],
+        ["dataset.title=other"],
+        ["dataset.about.used_by=other"],
     ]
     other = [
         ["seed=1"],
@@ -136,6 +142,8 @@ def test_identity_ignores_places_and_follows_numbers() -> None:
         ["encoder=vit_b_16"],
         ["limit=3"],
         ["dataset.mask_threshold=9"],
+        ["dataset.fast_jpeg=true"],
+        ["dataset.protocol=mine"],
     ]
     reference = identity(compose_config(base), ("bottle",))
     assert all(identity(compose_config(base + more), ("bottle",)) == reference for more in same)
@@ -162,3 +170,10 @@ def test_configuration_does_not_import_torch() -> None:
         "import sys; from zsad_bench.config import compose_config; compose_config(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_compiled_code_has_an_identity_of_its_own() -> None:
+    plain, compiled = (compose_config([f"encoder.compile={value}"]) for value in ("false", "true"))
+    assert identity(plain, ["tile"]) != identity(compiled, ["tile"])
+    options = (str(TINY_MODEL), None, None, "cpu", "bf16", "squash", 8, None, 16)
+    assert plan_encoder(*options, False).key != plan_encoder(*options, True).key

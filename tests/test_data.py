@@ -15,7 +15,7 @@ from test_data_miniatures import write_image, write_mask
 
 from zsad_bench.data import Dataset, Index, Sample, UnreadableImage, read_mask_file
 from zsad_bench.errors import UserError
-from zsad_bench.images import palette_background, read_image_file, read_image_size
+from zsad_bench.images import palette_background, read_image_file, read_image_size, read_reduced_image
 
 
 class Fixed(Dataset):
@@ -150,6 +150,71 @@ def test_missing_file_broken_link_and_folder(tmp_path):
             with pytest.raises(UnreadableImage, match=reason) as error:
                 read(tmp_path / name)
             assert name in one_line(error)
+
+
+# --- reduced decoding of JPEG files
+
+
+def textured(width, height):
+    rows, columns = np.mgrid[:height, :width]
+    grey = 127 + 60 * np.sin(rows / 9) + 60 * np.sin(columns / 13)
+    return Image.fromarray(np.stack([grey, grey[::-1], grey[:, ::-1]], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "minimum", "reduced"),
+    [
+        (1600, 1056, 480, (800, 528)),
+        (1600, 1600, 200, (200, 200)),
+        (640, 640, 480, (640, 640)),
+        (1600, 1060, 480, (1600, 1060)),  # 1060 is not a multiple of 16
+        (320, 2048, 480, (320, 2048)),
+    ],
+)
+def test_reduced_decoding_keeps_at_least_the_minimum(tmp_path, width, height, minimum, reduced):
+    path = tmp_path / "a.jpg"
+    textured(width, height).save(path, quality=90)
+    found = read_reduced_image(path, minimum)
+    assert (found.mode, found.size) == ("RGB", reduced)
+    whole = read_image_file(path)
+    if reduced == whole.size:
+        assert np.array_equal(np.asarray(found), np.asarray(whole))
+    size = (minimum // 2, minimum // 2)
+    pixels = [np.asarray(image.resize(size, Image.Resampling.BICUBIC)).astype(int) for image in (found, whole)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 4
+
+
+def test_reduced_decoding_of_pixel_noise_is_the_worst_case(tmp_path):
+    """No photo looks like this: docs/datasets.md states how far the numbers are from those of photos."""
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", quality=75)
+    images = read_image_file(tmp_path / "a.jpg"), read_reduced_image(tmp_path / "a.jpg", 480)
+    whole, reduced = (np.asarray(image.resize((240, 240), Image.Resampling.BICUBIC)).astype(int) for image in images)
+    error = np.abs(reduced - whole)
+    assert 1 < error.mean() <= 4
+    assert error.max() <= 30
+
+
+def test_reduced_decoding_turns_images_and_leaves_other_formats_alone(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    textured(1600, 800).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_reduced_image(tmp_path / "turned.jpg", 400).size == (400, 800)
+    textured(1600, 800).save(tmp_path / "a.png")
+    assert read_reduced_image(tmp_path / "a.png", 100).size == (1600, 800)
+    with pytest.raises(UnreadableImage, match=r"gone\.jpg"):
+        read_reduced_image(tmp_path / "gone.jpg", 100)
+
+
+def test_a_dataset_reduces_only_if_asked_and_its_masks_keep_the_full_size(tmp_path):
+    textured(1600, 800).save(tmp_path / "a.jpg")
+    write_mask(tmp_path / "m.png", np.ones((800, 1600), bool))
+    one = sample(tmp_path, "a.jpg", label=1, mask="m.png")
+    exact, fast = Fixed(tmp_path, [one]), Fixed(tmp_path, [one], fast_jpeg=True)
+    assert exact.read_image(one, 100).size == fast.read_image(one).size == (1600, 800)
+    assert fast.read_image(one, 100).size == (400, 200)
+    assert fast.read_mask(one).shape == (800, 1600)
+    assert exact.content_key(one) != fast.content_key(one)
 
 
 # --- masks

@@ -13,7 +13,9 @@ from PIL import Image
 from rich.console import Console
 from test_data_miniatures import Miniature, random_region, write_image, write_mask, write_mask_palette
 from test_datasets import mvtec_ad, visa
+from test_datasets_layouts import ksdd, loco
 
+from zsad_bench.catalogue import cards, dataset_at
 from zsad_bench.data_check import check, inspect
 from zsad_bench.datasets.folder import Folder
 from zsad_bench.datasets.mvtec import MVTec
@@ -21,7 +23,7 @@ from zsad_bench.datasets.visa import VisA
 from zsad_bench.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "dataset"
-OURS = ("mvtec", "visa", "visa_converted", "folder", "meta_json")
+PUBLISHED = sorted(set(cards()) - {"demo", "auto", "elpv"})
 
 
 def run(dataset):
@@ -82,6 +84,35 @@ def test_every_problem_is_reported(tmp_path):
     assert all(path in text for path in problems)
 
 
+def test_copies_of_an_image_are_found_by_their_content(tmp_path):
+    mvtec_ad(tmp_path)
+    good = (tmp_path / "metal_nut/test/good/000.png").read_bytes()
+    for name in ("test/good/009.png", "train/good/009.png", "test/bent/000.png"):
+        (tmp_path / "metal_nut" / name).write_bytes(good)
+    (tmp_path / "metal_nut/test/good/001.png").write_bytes((tmp_path / "grid/test/good/000.png").read_bytes())
+    code, text, problems = run(MVTec(root=tmp_path, name="mvtec"))
+    assert code == 1
+    assert problems == {
+        "metal_nut/test/bent/000.png": "error",  # another label than in train
+        "metal_nut/test/good/000.png": "warning",  # train and test
+        "metal_nut/test/good/009.png": "warning",
+        "metal_nut/test/good/001.png": "warning",  # also in another category
+    }
+    assert "same content as metal_nut/train/good/009.png, which has another label" in text
+    assert "test images must not be train images" in text
+    assert "same content as grid/test/good/000.png; it counts twice" in text
+
+
+def test_strips_of_one_file_are_no_copies_and_united_masks_are_read(tmp_path):
+    ksdd(tmp_path / "ksdd")
+    assert run(dataset_at("ksdd", tmp_path / "ksdd", protocol="strips"))[2] == {}
+    loco(tmp_path / "loco")
+    data = dataset_at("mvtec_loco", tmp_path / "loco", expected={})
+    assert run(data)[2] == {}
+    (tmp_path / "loco/pushpins/ground_truth/logical_anomalies/000/001.png").write_bytes(b"")
+    assert run(data)[2] == {"pushpins/ground_truth/logical_anomalies/000": "error"}
+
+
 def test_palette_masks_whose_background_is_not_black(tmp_path):
     mini = Miniature(tmp_path)
     mini.normal("good/1.png", "x")
@@ -136,7 +167,7 @@ def test_a_missing_root_is_a_user_error(tmp_path):
 # --- configurations
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_every_key_of_a_configuration_is_a_parameter(tmp_path, name, monkeypatch):
     from hydra.utils import instantiate
 

@@ -58,7 +58,8 @@ def random_region(size, seed):
 def write_image(path, size=(12, 9), mode="RGB", **options):
     """An image with random pixels; ``size`` is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(list(path.name.encode())).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    seed = list("/".join(path.parts[-6:]).encode())  # no two files of a root have the same content
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **options)
 
 

@@ -223,12 +223,33 @@ def test_folder_names_in_any_case_but_not_twice(tmp_path):
 
 def test_a_root_of_another_level_or_layout_gets_advice(tmp_path):
     mvtec_ad(tmp_path / "a/mvtec")
+    (tmp_path / "a/other").mkdir()
     refused(lambda: MVTec(root=tmp_path / "a", name="x").categories, f"dataset.root={tmp_path / 'a/mvtec'}")
     refused(lambda: MVTec(root=tmp_path / "a/mvtec/grid", name="x").categories, "dataset=folder", tmp_path / "a/mvtec")
     visa(tmp_path / "visa")
     refused(lambda: MVTec(root=tmp_path / "visa", name="x").categories, "dataset=visa")
     (tmp_path / "nothing").mkdir()
     refused(lambda: MVTec(root=tmp_path / "nothing", name="x").categories, tmp_path / "nothing", "<category>/test/")
+
+
+def test_a_root_that_holds_the_dataset_in_a_single_folder(tmp_path):
+    mini = mvtec_ad(tmp_path / "a/b/mvtec_anomaly_detection")
+    for name in (".DS_Store", "__MACOSX", "readme.txt"):
+        (tmp_path / "a" / name).write_text("")
+    data = MVTec(root=tmp_path / "a", name="mvtec")
+    assert_loaded(data, mini)
+    assert data.root == mini.root
+
+
+def test_validation_images_join_train(tmp_path):
+    mini = Miniature(tmp_path)
+    mini.normal("box/train/good/0.png", "box", "train")
+    mini.normal("box/validation/good/1.png", "box", "train")
+    mini.normal("box/test/good/0.png", "box")
+    mini.anomalous("box/test/bent/0.png", "box", "bent", "box/ground_truth/bent/0_mask.png")
+    data = MVTec(root=tmp_path, name="x")
+    assert_loaded(data, mini)
+    assert data.problems() == []
 
 
 # --- VisA
@@ -285,7 +306,9 @@ def test_converted_visa_is_recognised(tmp_path, level):
 
 
 def test_visa_one_folder_deeper_and_no_visa_at_all(tmp_path):
-    visa(tmp_path / "up/VisA")
+    mini = visa(tmp_path / "up/VisA")
+    assert_loaded(VisA(root=tmp_path / "up", name="visa"), mini)
+    (tmp_path / "up/other").mkdir()
     refused(lambda: VisA(root=tmp_path / "up", name="visa").categories, f"dataset.root={tmp_path / 'up/VisA'}")
     (tmp_path / "none").mkdir()
     refused(lambda: VisA(root=tmp_path / "none", name="visa").categories, "no VisA data found")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 import unicodedata
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from zsad_bench.catalogue import cards, dataset_at
 from zsad_bench.data import SPLITS
 from zsad_bench.data_check import inspect
 from zsad_bench.datasets.folder import Folder
 from zsad_bench.datasets.meta_json import MetaJson
 from zsad_bench.datasets.mvtec import MVTec
+from zsad_bench.datasets.published import Published
 from zsad_bench.datasets.visa import VisA
 from zsad_bench.errors import UserError
 
+RAILS = "Type-I RSDDs dataset"
 FOLDERS = ["", "a", "a/test", "a/test/good", "a/test/hole", "a/test/hole/deep", "a/train/good", "a/train"]
 FOLDERS += [
     "a/ground_truth",
@@ -34,12 +38,103 @@ FOLDERS += [
 ]
 STEMS = ["0", "1", "0_mask", "1_MASK", "0_gt", "é", "e\u0301", "A", "a", " ", "[x]", ".hidden", "Thumbs"]
 EXTENSIONS = [".png", ".PNG", ".jpg", ".txt", "", ".db"]
+EXAMPLES = int(os.environ.get("ZSAD_FUZZ_EXAMPLES", "40"))  # more for a long search
+QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking roots takes minutes
+SUFFIXES = ("", "_mask", "_gt", "_label", "_segmentation")
 KINDS = ["image", "small", "empty", "text", "link", "directory", "broken link"]
 
 files = st.lists(
     st.tuples(st.sampled_from(FOLDERS), st.sampled_from(STEMS), st.sampled_from(EXTENSIONS), st.sampled_from(KINDS)),
     max_size=14,
 )
+
+
+# For every layout: folders in which files may lie, and the places of which every image must be accounted for.
+LAYOUTS = {
+    "dagm": (
+        ["", "Class1/Train", "Class1/Test", "Class1/Test/Label", "Class2/Test", "Class2/Test/Label"],
+        "Class*/T*/*",
+    ),
+    "ksdd": (["", "kos01", "kos02", "kos02/deep", "other"], "kos*/*"),
+    "ksdd2": (["", "train", "test", "test/deep"], "t*/*"),
+    "mvtec_loco": (
+        ["a/test/good", "a/test/logical", "a/ground_truth/logical/0", "a/ground_truth/logical/1"],
+        "a/test/*/*",
+    ),
+    "mvtec_ad2": (
+        ["a/train/good", "a/test_public/good", "a/test_public/bad", "a/test_public/ground_truth/bad"],
+        "a/test_public/[gb]*d/*",
+    ),
+    "rsdd": (
+        ["", f"{RAILS}/Rail surface images", f"{RAILS}/GroundTruth", f"{RAILS}/GroundTruth/deep"],
+        f"{RAILS}/R*/*",
+    ),
+    "clinicdb": (["", "Original", "Ground Truth", "Original/deep", "images", "masks"], "Original/*"),
+    "gc10": (["", "1", "2", "10", "11", "lable"], "[12]/*"),
+    "bsd": (["", "data", "label", "data/deep"], "data/*"),
+    "msd": (["", "JPEGImages", "SegmentationClass"], "JPEGImages/*"),
+    "crackforest": (["", "image", "groundTruth"], "image/*"),
+    "magnetic_tile": (["", "MT_Free/Imgs", "MT_Break/Imgs", "MT_Fray"], "MT_*/Imgs/*"),
+    "br35h": (["", "no", "yes", "pred", "no/deep"], "[ny]*/*"),
+    "headct": (["", "head_ct", "head_ct/head_ct"], "head_ct/*"),
+    "elpv": (["", "images"], ""),
+    "real_iad": (["realiad_512/a/OK", "realiad_512/a/NG", "realiad_jsons"], ""),
+    "auto": (
+        ["", "Class1/Test/Label", "kos01", "no", "yes", "images", "masks", "a/test/good", "test/hole", "train"],
+        "",
+    ),
+}
+PROTOCOLS = {key: tuple(cards()[key].about.protocols or [None]) for key in LAYOUTS}
+LAYOUT_STEMS = [
+    "0",
+    "1",
+    "0_mask",
+    "1_label",
+    "0_GT",
+    "1_gt_label",
+    "01",
+    "É",
+    "e\u0301",
+    "A",
+    "a",
+    ".hidden",
+    "Thumbs",
+    "labels",
+]
+LAYOUT_EXTENSIONS = [".png", ".PNG", ".jpg", ".tif", ".json", ".xml", ".mat", ".csv", ""]
+TEXTS = [
+    "",
+    "{",
+    "[]",
+    "null",
+    '{"test": []}',
+    '{"train": [1], "test": [{"image_path": "OK/0.png", "anomaly_class": "OK"}]}',
+]
+TEXTS += [
+    '{"shapes": [{"points": [[0, 0], [3, 0], [3, 2]]}]}',
+    '{"shapes": [{"points": [[0, "x"]]}]}',
+    "<annotation>",
+    "<a/>",
+]
+TEXTS += [
+    "<a><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>2</ymax></bndbox></a>",
+    "id, hemorrhage\n0,0\n1,1\n",
+]
+TEXTS += ["images/0.png 1.0 mono\nimages/1.png 0 poly\n", "images/0.png 7 mono\n", "a,b\n1,2\n", "\0", "0\n1\n"]
+
+
+@st.composite
+def layouts(draw):
+    key = draw(st.sampled_from(sorted(LAYOUTS)))
+    one = st.tuples(
+        st.sampled_from(LAYOUTS[key][0]),
+        st.sampled_from(LAYOUT_STEMS),
+        st.sampled_from(LAYOUT_EXTENSIONS[:4] * 2 + LAYOUT_EXTENSIONS),
+        st.one_of(
+            st.sampled_from([*KINDS, "image", "image", "image", "locked"]), st.sampled_from(TEXTS).map("text:".__add__)
+        ),
+    )
+    return key, draw(st.lists(one, max_size=16))
 
 
 def png(size) -> bytes:
@@ -62,13 +157,18 @@ def write(root: Path, entries) -> None:
                 path.symlink_to(root / "gone")
             elif kind == "directory":
                 path.mkdir(exist_ok=True)
+            elif kind.startswith("text:"):
+                path.write_text(kind.removeprefix("text:"))
+            elif kind == "locked":
+                path.write_bytes(BYTES["image"])
+                path.chmod(0)
             else:
                 path.write_bytes(BYTES[kind])
         except OSError:
             continue  # two entries of one path that do not go together
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(entries=files, split_file=st.booleans())
 def test_random_roots(entries, split_file):
     root = Path(tempfile.mkdtemp())
@@ -84,6 +184,43 @@ def test_random_roots(entries, split_file):
         shutil.rmtree(root)
 
 
+@settings(max_examples=EXAMPLES, derandomize=True, deadline=None, phases=QUICK, suppress_health_check=list(HealthCheck))
+@given(layout=layouts())
+def test_random_roots_of_every_layout(layout):
+    key, entries = layout
+    root = Path(tempfile.mkdtemp())
+    try:
+        write(root, entries)
+        for protocol in {*PROTOCOLS[key]}:
+            data = outcome(lambda p=protocol: dataset_at(key, root, protocol=p))
+            if isinstance(data, UserError):
+                continue
+            problems = examine(data)
+            leaves_some_out = protocol in ("private", "private_mixed", "labelled", "test_split")
+            if problems is not None and not leaves_some_out and isinstance(data, Published) and data.copy is None:
+                account_for_every_image(data, problems, LAYOUTS[key][1])
+    finally:
+        shutil.rmtree(root)
+
+
+def account_for_every_image(data, problems, pattern) -> None:
+    """An image in a place that the layout reads is a sample, a mask of one, or a problem."""
+    samples = [s for category in data.categories for split in SPLITS for s in data.listed(category, split)]
+    used = {s.path for s in samples} | {path for s in samples for path in data.mask_files(s)}
+    named = {p.path for p in problems}
+    stems = {(s.path.parent, unicodedata.normalize("NFC", s.path.stem).casefold()) for s in samples}
+    for path in data.root.glob(pattern) if pattern else ():
+        name = path.relative_to(data.root)
+        if path.is_dir() or path.suffix.lower() not in {".png", ".jpg", ".tif"} or path.name.startswith("."):
+            continue
+        stem = unicodedata.normalize("NFC", path.stem).casefold()
+        of_normal = {(path.parent, stem[: len(stem) - len(suffix)]) for suffix in SUFFIXES if stem.endswith(suffix)}
+        mentioned = any(name.as_posix() in problem.message for problem in problems)
+        # an unreadable mask that should have told the label is the problem, and names the mask
+        mentioned |= any(stem == Path(problem.path).stem.casefold() for problem in problems)
+        assert path in used or name.as_posix() in named or mentioned or of_normal & stems, (name, problems)
+
+
 def outcome(call):
     """What the call returns, or its UserError after checking that it is one line; other errors fail the test."""
     try:
@@ -95,10 +232,11 @@ def outcome(call):
     return UserError(message)
 
 
-def examine(data) -> None:
+def examine(data):
+    """Everything that ``data check`` finds; None if the root is refused as a whole."""
     found = outcome(lambda: inspect(data, Console(file=io.StringIO())))
     if isinstance(found, UserError):
-        return
+        return None
     _, problems = found
     samples = [s for category in data.categories for split in SPLITS for s in data.listed(category, split)]
     for sample in samples:
@@ -113,6 +251,7 @@ def examine(data) -> None:
             if path.is_dir() or path.suffix.lower() not in {".png", ".jpg"} or path.name.startswith("."):
                 continue
             assert known & {name.as_posix(), *(parent.as_posix() for parent in list(name.parents)[:-2])}, name
+    return problems
 
 
 def check_pair(data, sample) -> None:
@@ -120,9 +259,7 @@ def check_pair(data, sample) -> None:
     if sample.mask_path is not None:
         stem = unicodedata.normalize("NFC", sample.path.stem).lower()
         mask_stem = unicodedata.normalize("NFC", sample.mask_path.stem).lower()
-        assert (
-            mask_stem in {f"{stem}{suffix}" for suffix in ("", "_mask", "_gt")} or sample.mask_path.parent.name == stem
-        )
+        assert mask_stem in {f"{stem}{suffix}" for suffix in SUFFIXES} or sample.mask_path.parent.name == stem
     mask, image = outcome(lambda: data.read_mask(sample)), outcome(lambda: data.read_image(sample))
     if not isinstance(mask, UserError) and not isinstance(image, UserError):
         assert mask is None or mask.shape == (image.height, image.width)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad_bench.dense import dense_forward, embed, unsupported_reason, window_forward, window_indices
+from zsad_bench.dense import dense_forward, unsupported_reason, window_forward, window_indices
 from zsad_bench.encoder import ClipEncoder, load_encoder
 from zsad_bench.features import FeatureRequest, Stream, Tap
 
@@ -26,14 +26,14 @@ def pixels() -> torch.Tensor:
 def test_class_token_is_open_clips_own(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
     expected = tiny_encoder.model.encode_image(pixels)
     for taps in ((), (Tap(2), Tap(4, VV, projected=True))):
-        actual, _ = dense_forward(tiny_encoder.visual, pixels, taps)
+        actual, _ = dense_forward(tiny_encoder.tower, pixels, taps)
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
 def test_plain_taps_equal_forward_intermediates(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
     taps = [Tap(block) for block in (1, 2, 3, 4)]
-    _, taken = dense_forward(tiny_encoder.visual, pixels, taps)
+    _, taken = dense_forward(tiny_encoder.tower, pixels, taps)
     expected = tiny_encoder.visual.forward_intermediates(pixels, indices=[0, 1, 2, 3], output_fmt="NLC")
     for tap, tokens in zip(taps, expected["image_intermediates"], strict=True):
         torch.testing.assert_close(taken[tap][:, 1:], tokens, atol=1e-5, rtol=1e-5)
@@ -42,7 +42,7 @@ def test_plain_taps_equal_forward_intermediates(tiny_encoder: ClipEncoder, pixel
 @torch.inference_mode()
 def test_projected_tap_is_ln_post_and_projection(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
     visual = tiny_encoder.visual
-    _, taken = dense_forward(visual, pixels, [Tap(3), Tap(3, projected=True)])
+    _, taken = dense_forward(tiny_encoder.tower, pixels, [Tap(3), Tap(3, projected=True)])
     expected = visual.ln_post(taken[Tap(3)]) @ visual.proj
     torch.testing.assert_close(taken[Tap(3, projected=True)], expected)
 
@@ -83,13 +83,13 @@ def test_surgery_stream_equals_closed_form(
     tiny_encoder: ClipEncoder, pixels: torch.Tensor, stream: Stream, block: int, summands: list[int]
 ) -> None:
     visual = tiny_encoder.visual
-    _, plain = dense_forward(visual, pixels, [Tap(number) for number in (1, 2, 3, 4)])
-    inputs = [embed(visual, pixels), *(plain[Tap(number)] for number in (1, 2, 3, 4))]
+    _, plain = dense_forward(tiny_encoder.tower, pixels, [Tap(number) for number in (1, 2, 3, 4)])
+    inputs = [tiny_encoder.tower.embed(pixels), *(plain[Tap(number)] for number in (1, 2, 3, 4))]
     expected = sum(
         inputs[0] if number == 0 else loop_surgery(visual, inputs[number - 1], number, "".join(stream.attention))
         for number in summands
     )
-    _, taken = dense_forward(visual, pixels, [Tap(block, stream)])
+    _, taken = dense_forward(tiny_encoder.tower, pixels, [Tap(block, stream)])
     torch.testing.assert_close(taken[Tap(block, stream)], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -101,10 +101,10 @@ def test_value_attention_of_equal_values_is_their_mean() -> None:
     visual.positional_embedding.zero_()
     visual.class_embedding.copy_(visual.conv1(torch.ones(1, 3, 48, 48))[0, :, 0, 0])
     tap = Tap(1, Stream())
-    _, taken = dense_forward(visual, torch.ones(1, 3, 48, 48), [tap])
+    _, taken = dense_forward(encoder.tower, torch.ones(1, 3, 48, 48), [tap])
     block = visual.transformer.resblocks[0]
     value = (
-        block.ln_1(embed(visual, torch.ones(1, 3, 48, 48))) @ block.attn.in_proj_weight[64:].T
+        block.ln_1(encoder.tower.embed(torch.ones(1, 3, 48, 48))) @ block.attn.in_proj_weight[64:].T
         + block.attn.in_proj_bias[64:]
     )
     torch.testing.assert_close(taken[tap], block.attn.out_proj(value), atol=1e-6, rtol=1e-5)
@@ -114,7 +114,7 @@ def test_value_attention_of_equal_values_is_their_mean() -> None:
 def test_distinct_taps_are_distinct_tensors(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
     streams = (None, VV, Stream(restart=2))
     taps = [Tap(block, stream) for block in (1, 2, 3, 4) for stream in streams]
-    _, taken = dense_forward(tiny_encoder.visual, pixels, taps)
+    _, taken = dense_forward(tiny_encoder.tower, pixels, taps)
     # restart=2 without embedding starts with the same block outputs as nothing else here, so all pairs differ
     for first, second in combinations(taps, 2):
         assert taken[first].data_ptr() != taken[second].data_ptr()
@@ -125,7 +125,7 @@ def test_distinct_taps_are_distinct_tensors(tiny_encoder: ClipEncoder, pixels: t
 def test_after_attention_is_between_attention_and_feed_forward(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
     visual = tiny_encoder.visual
     middle = Tap(2, after_attention=True)
-    _, taken = dense_forward(visual, pixels, [middle, Tap(2)])
+    _, taken = dense_forward(tiny_encoder.tower, pixels, [middle, Tap(2)])
     block = visual.transformer.resblocks[1]
     expected = taken[middle] + block.mlp(block.ln_2(taken[middle]))
     torch.testing.assert_close(taken[Tap(2)], expected, atol=1e-6, rtol=1e-5)
@@ -142,10 +142,10 @@ def test_window_indices_are_row_major() -> None:
 def test_windows_differ_and_match_one_by_one(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
     """anomalib's window path makes all windows of an image equal with open_clip >= 2.26.1; ours must not."""
     visual, grid = tiny_encoder.visual, tiny_encoder.spec.grid
-    windows = window_forward(visual, pixels, grid, 2)
+    windows = window_forward(tiny_encoder.tower, pixels, grid, (2,))[2]
     assert windows.shape == (3, 25, 16)
     assert F.normalize(windows, dim=-1).std(dim=1).max() > 1e-2
-    tokens = embed(visual, pixels)
+    tokens = tiny_encoder.tower.embed(pixels)
     for position in (0, 7, 24):
         rows = [0, *(window_indices(grid, 2)[position] + 1).tolist()]
         alone = visual.transformer(tokens[:, rows])[:, 0]
@@ -161,6 +161,30 @@ def test_bad_taps_are_refused(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -
         tiny_encoder.encode(pixels, FeatureRequest(windows=(7,)))
     with pytest.raises(ValueError, match="1-based"):
         Tap(0)
+    with pytest.raises(ValueError, match="without the projection"):
+        Tap(1, projected=True, normed=True)
+
+
+def test_normed_tap_is_ln_post_alone(tiny_encoder: ClipEncoder, pixels: torch.Tensor) -> None:
+    raw, normed, projected = Tap(2), Tap(2, normed=True), Tap(2, projected=True)
+    tokens = tiny_encoder.encode(pixels, FeatureRequest((raw, normed, projected))).tokens
+    visual = tiny_encoder.model.visual
+    with torch.inference_mode():
+        torch.testing.assert_close(tokens[normed], visual.ln_post(tokens[raw]))
+        torch.testing.assert_close(tokens[projected], tokens[normed] @ visual.proj)
+
+
+@torch.inference_mode()
+def test_open_clips_own_embeddings(golden_clipad: Path) -> None:
+    """Class tokens and text embeddings that open_clip 3.3.0 itself computed."""
+    encoder = load_encoder(str(golden_clipad / "tiny_clip.json"), str(golden_clipad / "tiny_clip.safetensors"))
+    check = np.load(golden_clipad / "openclip330_check.npz")
+    images = torch.from_numpy(np.load(golden_clipad / "inputs.npz")["images"])
+    class_tokens = encoder.encode(images, FeatureRequest()).class_tokens
+    np.testing.assert_allclose(class_tokens, check["image_features"], atol=1e-4)
+    prompts = ["a photo of a flawless bottle.", "a photo of a damaged bottle."]
+    np.testing.assert_array_equal(encoder.tokenizer(prompts), check["text_tokens"])
+    np.testing.assert_allclose(encoder.encode_text(prompts), check["text_features"], atol=1e-4)
 
 
 def test_towers_without_class_token_are_refused() -> None:

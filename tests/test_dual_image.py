@@ -9,7 +9,6 @@ from zsad_bench import load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch
 from zsad_bench.method import Prediction
 from zsad_bench.methods.dual_image import TEXT_TAP, tournament
@@ -124,7 +123,7 @@ def test_pseudo_anomalies_change_their_mask_only(pixels: torch.Tensor) -> None:
 def adapting(tiny: BoundMethod, pixels: torch.Tensor) -> tuple[BoundMethod, FeatureBatch]:
     bound = variant(tiny, "dual_image_tta")
     method = bound.method
-    method.prepare(text_cache(bound.encoder).features(load_ensemble(method.prompts), "plate"))
+    method.prepare(bound.encoder.texts.features(load_ensemble(method.prompts), "plate"))
     return bound, bound.encoder.encode(pixels[:4], method.request(), NAMES[:4])
 
 

@@ -9,7 +9,6 @@ from zsad_bench import load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch
 from zsad_bench.method import Method, Prediction
 from zsad_bench.prompts import load_ensemble
@@ -28,7 +27,7 @@ def pixels() -> torch.Tensor:
 
 
 def start(bound: BoundMethod) -> Method:
-    bound.method.prepare(text_cache(bound.encoder).features(load_ensemble(bound.method.prompts), "plate"))
+    bound.method.prepare(bound.encoder.texts.features(load_ensemble(bound.method.prompts), "plate"))
     return bound.method
 
 

@@ -192,9 +192,8 @@ def test_files_of_other_versions_are_read(tmp_path: Path) -> None:
     folder = saved(tmp_path, info(), category("bottle", 0.5), category("cable", 0.5))
     path = folder.path / "job.json"
     text = path.read_text(encoding="utf-8")
-    path.write_text(
-        text.replace('"series": "",', '"series": "", "added_later": 1,').replace('"series"', '"_"'), "utf-8"
-    )
+    newer = text.replace('"series": "",', '"series": "", "added_later": 1,').replace('"series"', '"_"')
+    path.write_text(newer, "utf-8")
     for file in folder.path.glob("categories/*.npz"):
         file.unlink()
     (row,) = board_of(tmp_path).to_dict("records")

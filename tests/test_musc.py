@@ -14,7 +14,13 @@ from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch
-from zsad_bench.matching import aggregate, euclidean, mutual_scores_euclidean, nearest_mutual
+from zsad_bench.matching import (
+    aggregate,
+    euclidean,
+    mutual_scores_euclidean,
+    nearest_mutual,
+    neighbourhood_means,
+)
 from zsad_bench.method import Prediction
 
 GRID = (15, 15)
@@ -51,19 +57,32 @@ def test_tokens(official: BoundMethod, batch: FeatureBatch, golden: dict[str, np
     assert [tap.block for tap in official.method.taps] == golden["layers"].tolist()
     for position, tap in enumerate(official.method.taps):
         np.testing.assert_allclose(batch.tokens[tap], golden["tokens"][position], atol=1e-4)
-    np.testing.assert_allclose(F.normalize(batch.class_tokens, dim=-1), golden["cls"], atol=1e-5)
+    unit = F.normalize(batch.class_tokens, dim=-1)
+    np.testing.assert_allclose(unit, golden["cls"], atol=1e-5)
+    np.testing.assert_allclose(unit @ unit.T, golden["W"], atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
 def test_aggregation_and_mutual_scores(
     official: BoundMethod, batch: FeatureBatch, golden: dict[str, np.ndarray], side: int
 ) -> None:
+    layers = []
     for position, tap in enumerate(official.method.taps):
+        means = neighbourhood_means(batch.patches(tap), GRID, side)
+        np.testing.assert_allclose(means[0], golden[f"lnamd_r{side}_prenorm_img0"][:, position], atol=1e-5)
         features = aggregate(batch.patches(tap), GRID, side)
         expected = golden[f"lnamd_r{side}_normed_img01"][:, :, position]
         np.testing.assert_allclose(features[:2], expected, atol=1e-5)
         scores = mutual_scores_euclidean(features, (0.0, 0.3))
         np.testing.assert_allclose(scores, golden[f"msm_r{side}"][position], atol=1e-5)
+        if (side, position) == (3, 1):
+            np.testing.assert_allclose(scores, golden["msm_slow_r3_l1"], atol=1e-5)
+        layers.append(scores)
+    mean = golden["msm_mean_layers"][(1, 3, 5).index(side)]
+    np.testing.assert_allclose(torch.stack(layers).mean(dim=0), mean, atol=1e-5)
+    one_side = load_method("musc_paper", encoder=official.encoder, sides=[side]).method
+    one_side.request()
+    np.testing.assert_allclose(one_side.patch_scores(batch).flatten(1), mean, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "interval"), [("0_05", (0, 0.5)), ("01_06", (0.15, 0.6)), ("1_3", (1, 3))])

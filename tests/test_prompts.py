@@ -75,9 +75,42 @@ def test_texts_are_encoded_once() -> None:
     cache = TextCache(encoder)
     first = cache.features(load_ensemble("winclip"), "pcb")
     second = cache.features(load_ensemble("winclip"), "pcb")
-    cache.features(load_ensemble("winclip_zqhang"), "pcb")  # a subset of the same sentences
     assert len(encoder.seen) == len(set(encoder.seen)) == 154 + 88
     assert torch.equal(first.normal, second.normal)
+
+
+def test_a_list_is_encoded_as_a_whole_whatever_is_known() -> None:
+    encoder = CountingEncoder()
+    cache = TextCache(encoder)
+    cache.features(load_ensemble("winclip"), "pcb")
+    encoder.seen.clear()
+    cache.features(load_ensemble("winclip_zqhang"), "pcb")  # a subset of the same sentences
+    normal, abnormal = load_ensemble("winclip_zqhang").write("pcb")
+    assert encoder.seen == list(dict.fromkeys(normal + abnormal))
+
+
+def test_texts_on_disk_need_no_encoder(tmp_path: Path) -> None:
+    first, second = TextCache(CountingEncoder()), TextCache(CountingEncoder())
+    first.folder = second.folder = tmp_path / "texts"
+    second.may_encode = False
+    with pytest.raises(UserError, match="overwrite=cached"):
+        second.features(load_ensemble("winclip"), "pcb")
+    expected = first.features(load_ensemble("winclip"), "pcb")
+    found = second.features(load_ensemble("winclip"), "pcb")
+    assert torch.equal(found.normal, expected.normal)
+    assert torch.equal(found.abnormal, expected.abnormal)
+
+
+def test_damaged_text_files_are_encoded_again(tmp_path: Path) -> None:
+    for content in (b"", b"damaged", None):
+        encoder = CountingEncoder()
+        cache = TextCache(encoder)
+        cache.folder = tmp_path
+        cache.encode(["one", "two"])
+        assert encoder.seen == ["one", "two"]
+        (stored,) = tmp_path.iterdir()
+        if content is not None:
+            stored.write_bytes(content)
 
 
 @pytest.mark.parametrize(

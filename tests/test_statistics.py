@@ -29,7 +29,7 @@ def test_intervals_cover_the_truth_in_95_of_100_cases() -> None:
     expected = truth(n_normal, n_anomalous, shift)
     assert expected[0] == pytest.approx(stats.norm.cdf(shift / math.sqrt(2)), abs=2e-3)
     labels = np.repeat([0, 1], [n_normal, n_anomalous])
-    trials, hits = 400, np.zeros(3)
+    trials, hits = 500, np.zeros(3)
     for trial in range(trials):
         scores = np.random.default_rng(trial).normal(shift * labels)
         estimate = list(image_metrics(labels, scores).values())

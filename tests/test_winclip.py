@@ -10,9 +10,9 @@ import torch
 
 from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
+from zsad_bench.dense import window_indices
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.prompts import load_ensemble
 
@@ -60,7 +60,7 @@ def test_zqhang_and_anomalib_to_the_digit(
     encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], code: str, position: int
 ) -> None:
     method = load_method("winclip_zqhang", encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), CLASSES[position]))
     prediction = method.predict(features)
     np.testing.assert_allclose(prediction.scores, golden[f"{code}_img_score"][position], atol=1e-5)
     if position < 4:
@@ -84,19 +84,45 @@ def test_mala_image_scores(
     encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], position: int
 ) -> None:
     method = load_method("winclip_mala", encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), CLASSES[position]))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), CLASSES[position]))
     np.testing.assert_allclose(method.predict(features).scores, golden["ma_img_score"][position], atol=1e-5)
+
+
+@pytest.mark.parametrize("position", range(5), ids=CLASSES)
+def test_caoyunkang_to_the_digit(
+    encoder: ClipEncoder, features: FeatureBatch, golden: dict[str, np.ndarray], position: int
+) -> None:
+    method = load_method("winclip_caoyunkang", encoder=encoder).method
+    text = encoder.texts.features(load_ensemble(method.prompts), CLASSES[position])
+    np.testing.assert_allclose(text.vectors(), golden["cy_text_normed"][position], atol=1e-5)
+    assert (len(text.normal), len(text.abnormal)) == tuple(golden["cy_n_prompts"])
+    method.prepare(text)
+    np.testing.assert_allclose(method.patch_scores(features), golden["cy_map15"][position], atol=1e-5)
+    prediction = method.predict(features)
+    np.testing.assert_allclose(prediction.scores, golden["cy_img_score"][position], atol=1e-5)
+    if position == 0:
+        np.testing.assert_allclose(prediction.maps[0], golden["cy_map240_img0"], atol=1e-5)
+
+
+def test_windows_of_the_golden_run(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
+    for side in (2, 3):
+        windows = window_indices((15, 15), side).T
+        for name, first in ((f"an_mask{side}", 0), (f"zq_mask{side}_1based", 1), (f"ma_mask{side}_1based", 1)):
+            np.testing.assert_array_equal(windows + first, golden[name])
 
 
 def test_text_vectors(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
     for position, name in enumerate(CLASSES):
-        raw = text_cache(encoder).features(load_ensemble("winclip_zqhang"), name)
+        raw = encoder.texts.features(load_ensemble("winclip_zqhang"), name)
         means = torch.stack([raw.normal.mean(dim=0), raw.abnormal.mean(dim=0)])
-        np.testing.assert_allclose(means, golden["zq_text_raw_mean"][position], atol=1e-5)
-        unit = text_cache(encoder).features(load_ensemble("winclip"), name.replace("_", " "))
+        for code in ("zq", "an"):
+            np.testing.assert_allclose(means, golden[f"{code}_text_raw_mean"][position], atol=1e-5)
+        unit = encoder.texts.features(load_ensemble("winclip"), name.replace("_", " "))
         np.testing.assert_allclose(unit.vectors(), golden["ma_text_normed"][position], atol=1e-5)
-    bottle = text_cache(encoder).features(load_ensemble("winclip_zqhang"), "bottle")
-    assert (len(bottle.normal), len(bottle.abnormal)) == tuple(golden["zq_n_prompts"])
+    bottle = encoder.texts.features(load_ensemble("winclip_zqhang"), "bottle")
+    assert (len(bottle.normal), len(bottle.abnormal)) == tuple(golden["zq_n_prompts"]) == tuple(golden["an_n_prompts"])
+    full = encoder.texts.features(load_ensemble("winclip"), "bottle")
+    assert (len(full.normal), len(full.abnormal)) == tuple(golden["ma_n_prompts"])
 
 
 def test_prompts_are_those_of_the_golden_run(encoder: ClipEncoder, golden: dict[str, np.ndarray]) -> None:
@@ -104,7 +130,10 @@ def test_prompts_are_those_of_the_golden_run(encoder: ClipEncoder, golden: dict[
     normal, _ = load_ensemble("winclip_zqhang").write("bottle")
     ours = encoder.tokenizer(normal).numpy()
     expected = golden["an_tokens_bottle_normal"]
-    assert sorted(map(tuple, ours)) == sorted(map(tuple, expected))
+    embeddings = encoder.encode_text(normal)
+    own, theirs = (sorted(range(len(rows)), key=lambda row: tuple(rows[row])) for rows in (ours, expected))
+    np.testing.assert_array_equal(ours[own], expected[theirs])
+    np.testing.assert_allclose(embeddings[own], golden["an_prompt_feats_bottle_normal"][theirs], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +164,7 @@ def test_map_lies_between_its_terms(tiny: BoundMethod, pixels: torch.Tensor) -> 
         ("image_term", False),
         ("prompts", "winclip_zqhang"),
         ("prompt_average", "raw"),
+        ("evidence", "normality"),
     ],
 )
 def test_every_key_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor, key: str, value: object) -> None:
@@ -143,8 +173,27 @@ def test_every_key_changes_the_map(tiny: BoundMethod, pixels: torch.Tensor, key:
     assert difference.abs().max() > 1e-7
 
 
+def test_score_of_the_map_and_halving(tiny: BoundMethod, pixels: torch.Tensor) -> None:
+    by_text, by_map, halved = (
+        load_method("winclip", encoder=tiny.encoder, evidence="normality", **keys).predict_images(pixels, "plate")
+        for keys in ({}, {"image_score": "map"}, {"image_score": "map", "reference_quirks": True})
+    )
+    torch.testing.assert_close(by_map.maps, by_text.maps)
+    assert (by_map.scores - by_text.scores).abs().max() > 1e-6
+    torch.testing.assert_close(by_map.scores, by_map.maps.amax(dim=(1, 2)))
+    torch.testing.assert_close(halved.maps, by_map.maps / 2)
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("temperature", 0.0), ("windows", []), ("windows", [9]), ("prompts", "nothing")]
+    ("key", "value"),
+    [
+        ("temperature", 0.0),
+        ("windows", []),
+        ("windows", [9]),
+        ("prompts", "nothing"),
+        ("evidence", "both"),
+        ("image_score", "mean"),
+    ],
 )
 def test_bad_settings_are_one_line(tiny_encoder: ClipEncoder, key: str, value: object) -> None:
     with pytest.raises(UserError, match=f"method.{key}") as caught:

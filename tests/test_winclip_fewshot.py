@@ -12,7 +12,6 @@ from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch
 from zsad_bench.maps import upsample
 from zsad_bench.method import Method
@@ -49,7 +48,7 @@ def encoded(encoder: ClipEncoder, images: torch.Tensor, reference: torch.Tensor)
 
 def started(name: str, class_name: str, encoder: ClipEncoder, reference: FeatureBatch) -> Method:
     method = load_method(name, encoder=encoder).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), class_name))
+    method.prepare(encoder.texts.features(load_ensemble(method.prompts), class_name))
     method.take_references(reference)
     return method
 
@@ -94,19 +93,41 @@ def test_reference_association(
     for code in ("zq", "ma"):
         np.testing.assert_allclose(method.few_shot_map(batch), golden[f"{code}_fs_map15"], atol=1e-5)
     np.testing.assert_allclose(method.few_shot_map(batch).amax(dim=(1, 2)), golden["ma_fs_max"], atol=1e-5)
+    np.testing.assert_allclose(batch.patches(method.tap), golden["zq_patch_tok"], atol=1e-4)
 
 
-def test_anomalib_differs_by_its_layer_norm_only(
-    encoder: ClipEncoder, encoded: tuple[FeatureBatch, FeatureBatch], golden: dict[str, np.ndarray]
+@pytest.mark.parametrize("position", range(5), ids=CLASSES)
+def test_anomalib(
+    encoder: ClipEncoder, images: torch.Tensor, reference: torch.Tensor, golden: dict[str, np.ndarray], position: int
 ) -> None:
-    """anomalib takes patch tokens after ``ln_post``; without the patch scale the few-shot maps are equal."""
-    batch, reference = encoded
-    method = load_method("winclip_fewshot", encoder=encoder, patch_term=False).method
-    method.prepare(text_cache(encoder).features(load_ensemble(method.prompts), "bottle"))
-    method.take_references(reference)
-    patches = torch.from_numpy(golden["an_fs_visP"]).unflatten(1, (15, 15))
-    ours = (2 * method.few_shot_map(batch) + patches) / 3
-    np.testing.assert_allclose(ours, golden["an_fs_map15"], atol=1e-5)
+    """Patch tokens after ``ln_post``, maps averaged; with the wrong tokens the map is off by 7e-3."""
+    request = load_method("winclip_fewshot_anomalib", encoder=encoder).method.request()
+    batch, gallery = encoder.encode(images, request), encoder.encode(reference, request)
+    method = started("winclip_fewshot_anomalib", CLASSES[position], encoder, gallery)
+    prediction = method.predict(batch)
+    np.testing.assert_allclose(prediction.scores, golden["an_fs_img_score"][position], atol=1e-5)
+    total = torch.from_numpy(golden["an_fs_total15"][position])
+    np.testing.assert_allclose(prediction.maps, upsample(total, (240, 240)), atol=1e-5)
+    if position == 0:
+        np.testing.assert_allclose(prediction.maps[0], golden["an_fs_full_map_bottle"][0], atol=1e-5)
+        np.testing.assert_allclose(batch.patches(method.tap), golden["an_patch_emb"], atol=1e-4)
+        np.testing.assert_allclose(method.associate(batch)[0], golden["an_fs_visP"], atol=1e-5)
+        np.testing.assert_allclose(method.few_shot_map(batch), golden["an_fs_map15"], atol=1e-5)
+
+
+@pytest.mark.parametrize("position", range(5), ids=CLASSES)
+def test_caoyunkang(
+    encoder: ClipEncoder, images: torch.Tensor, reference: torch.Tensor, golden: dict[str, np.ndarray], position: int
+) -> None:
+    bound = load_method("winclip_fewshot_caoyunkang", encoder=encoder)
+    prediction = bound.predict_images(images, CLASSES[position], references=reference)
+    np.testing.assert_allclose(prediction.scores, golden["cy_fs_img_score"][position], atol=1e-5)
+    batch = encoder.encode(images, bound.method.request())
+    np.testing.assert_allclose(bound.method.few_shot_map(batch), golden["cy_fs_map15"], atol=1e-5)
+    clean = load_method("winclip_fewshot_caoyunkang", encoder=encoder, reference_quirks=False)
+    clean.predict_images(images, CLASSES[position], references=reference)
+    difference = np.abs(clean.method.few_shot_map(batch).numpy() - golden["cy_fs_map15"]).max()
+    assert difference == pytest.approx(0.018, abs=5e-4), "the size of the mix-up that the recording states"
 
 
 def test_public_api(
@@ -151,8 +172,13 @@ def test_more_references_never_raise_the_distance(tiny: BoundMethod, pixels: tor
         ("temperature", 0.01),
         ("windows", [3]),
         ("image_term", False),
-        ("patch_term", False),
+        ("further_scale", "none"),
+        ("further_scale", "patch_normed"),
+        ("further_scale", "image"),
+        ("window_mean", "arithmetic"),
         ("fusion", "sum"),
+        ("fusion", "harmonic"),
+        ("evidence", "normality"),
         ("prompts", "winclip_zqhang"),
         ("prompt_average", "raw"),
     ],
@@ -168,7 +194,17 @@ def test_references_are_required(tiny: BoundMethod, pixels: torch.Tensor) -> Non
         tiny.predict_images(pixels, "plate")
 
 
-@pytest.mark.parametrize(("key", "value"), [("k_shot", 0), ("fusion", "max"), ("temperature", 0.0), ("windows", [9])])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("k_shot", 0),
+        ("fusion", "max"),
+        ("further_scale", "all"),
+        ("window_mean", "geometric"),
+        ("temperature", 0.0),
+        ("windows", [9]),
+    ],
+)
 def test_bad_settings_are_one_line(tiny_encoder: ClipEncoder, key: str, value: object) -> None:
     with pytest.raises(UserError, match=f"method.{key}") as caught:
         load_method("winclip_fewshot", encoder=tiny_encoder, **{key: value})

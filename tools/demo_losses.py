@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from demo_model import Forward, patchify
-from demo_pool import Pool
+from demo_model import GRID, AuxiliaryHeads, Forward, patchify
+from demo_pool import IMAGE_SIZE, Pool
 from demo_text import ABNORMAL, DEFECT_PHRASES, NORMAL, CaptionWriter, padded
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -22,11 +22,12 @@ _GROUPS, _GROUP_PAIRS = 4, 4
 
 @dataclass
 class Batch:
-    """p pairs = 2 p images, all normal ones first: patches (2p, 196, 192), coverage (p, 196) in [0, 1], keep (2p, t) or
-    None, source (p,), defects (p, kinds)."""
+    """p pairs = 2 p images, all normal ones first: patches (2p, 196, 192), coverage (p, 196) in [0, 1], bits
+    (p, 196, 64) the mask inside each patch, keep (2p, t) or None, source (p,), defects (p, kinds)."""
 
     patches: Tensor
     coverage: Tensor
+    bits: Tensor
     keep: Tensor | None
     source: NDArray[np.int64]
     defects: NDArray[np.bool_]
@@ -36,21 +37,33 @@ def draw_batch(pool: Pool, rng: Generator, chosen: NDArray[np.int64], kept: int 
     """Pairs number `chosen`, flipped, turned and recoloured at random; both images of a pair in the same way."""
     p = len(chosen)
     pixels = np.empty((2, p, *pool.images.shape[2:]), np.float32)
-    coverage = np.empty((p, *pool.coverage.shape[1:]), np.float32)
+    masks = np.empty((p, IMAGE_SIZE, IMAGE_SIZE), np.bool_)
     for k, number in enumerate(chosen):
         turns, flip, order = int(rng.integers(4)), rng.random() < 0.5, rng.permutation(3)
-        views, cover = np.rot90(pool.images[number], turns, (1, 2)), np.rot90(pool.coverage[number], turns)
+        mask = np.unpackbits(pool.masks[number], axis=1).astype(np.bool_)
+        views, mask = np.rot90(pool.images[number], turns, (1, 2)), np.rot90(mask, turns)
         pixels[:, k] = (views[:, :, ::-1] if flip else views)[..., order]
-        coverage[k] = cover[:, ::-1] if flip else cover
+        masks[k] = mask[:, ::-1] if flip else mask
     gain = (rng.uniform(0.85, 1.15, (2, p, 1, 1, 1)) * rng.uniform(0.93, 1.07, (1, p, 1, 1, 3)) / 255).astype(
         np.float32
     )
     pixels *= gain
     pixels += rng.uniform(-0.05, 0.05, (2, p, 1, 1, 1)).astype(np.float32)
     pixels = np.clip(pixels, 0, 1, out=pixels).reshape(2 * p, *pixels.shape[2:])
-    keep = None if kept is None else torch.from_numpy(_kept_tokens(rng, coverage, kept)).repeat(2, 1)
-    flat = torch.from_numpy(coverage).flatten(1)
-    return Batch(patchify(torch.from_numpy(pixels)), flat, keep, pool.source[chosen], pool.defects[chosen])
+    side = IMAGE_SIZE // GRID
+    bits = masks.reshape(p, GRID, side, GRID, side).transpose(0, 1, 3, 2, 4).reshape(p, GRID * GRID, side * side)
+    coverage = bits.mean(axis=2, dtype=np.float32)
+    keep = None
+    if kept is not None:
+        keep = torch.from_numpy(_kept_tokens(rng, coverage.reshape(p, GRID, GRID), kept)).repeat(2, 1)
+    return Batch(
+        patchify(torch.from_numpy(pixels)),
+        torch.from_numpy(coverage),
+        torch.from_numpy(bits),
+        keep,
+        pool.source[chosen],
+        pool.defects[chosen],
+    )
 
 
 def _kept_tokens(rng: Generator, coverage: NDArray[np.float32], kept: int) -> NDArray[np.int64]:
@@ -128,8 +141,24 @@ def dense_loss(scale: Tensor, patches: Tensor, direction: Tensor, target: Tensor
     return bce + 0.5 * dice
 
 
+def auxiliary_losses(heads: AuxiliaryHeads, tokens: Tensor, bits: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """BCE of the mask inside each patch, and of the defect type of each patch.
+
+    tokens (n, t, width); bits (n, t, 64) bool; kinds (n, k) bool. An image with two defects does not say which patch
+    shows which, so it counts for the mask only.
+    """
+    mask_logits, kind_logits = heads(tokens)
+    mask = F.binary_cross_entropy_with_logits(mask_logits, bits.float(), pos_weight=torch.tensor(3.0))
+    shown = (bits.float().mean(-1, keepdim=True) > 0.1) & kinds[:, None]
+    one = (kinds.sum(1) <= 1).float()[:, None, None]
+    kind = F.binary_cross_entropy_with_logits(
+        kind_logits, shown.float(), weight=one, pos_weight=torch.tensor(5.0), reduction="sum"
+    )
+    return mask, kind / (one.sum() * kind_logits[0].numel() + 1)
+
+
 def total_loss(
-    forward: Forward, writer: CaptionWriter, rng: Generator, batch: Batch, bias: Tensor
+    forward: Forward, heads: AuxiliaryHeads, writer: CaptionWriter, rng: Generator, batch: Batch, bias: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
     """The weighted sum and its parts by name."""
     p = len(batch.source)
@@ -151,6 +180,12 @@ def total_loss(
     dense = dense_loss(scale, features.patches, one, target)
     assert features.dual is not None
     vv = dense_loss(scale, features.dual, one, target[:dual])
-    total = 0.5 * captions + state + 2 * dense + vv
-    parts = {"total": total, "captions": captions, "state": state, "dense": dense, "vv": vv, "accuracy": accuracy}
+    bits = torch.cat([torch.zeros_like(batch.bits), batch.bits])[order]
+    if keep is not None:
+        bits = bits.gather(1, keep[..., None].expand(-1, -1, bits.shape[2]))
+    kinds = torch.from_numpy(np.concatenate([np.zeros_like(batch.defects), batch.defects]))[order]
+    mask, kind = auxiliary_losses(heads, features.tokens, bits, kinds)
+    total = 0.5 * captions + state + 2 * dense + vv + 2 * mask + 4 * kind
+    parts = {"total": total, "captions": captions, "state": state, "dense": dense, "vv": vv}
+    parts |= {"mask": mask, "kind": kind, "accuracy": accuracy}
     return total, {name: float(value.detach()) for name, value in parts.items()}

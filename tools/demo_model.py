@@ -29,11 +29,29 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 
 @dataclass
 class ImageFeatures:
-    """Unit vectors in the joint space: image (n, e), patches (n, t, e), and the v-v patches (m, t, e) or None."""
+    """Unit vectors in the joint space: image (n, e), patches (n, t, e), and the v-v patches (m, t, e) or None; tokens
+    (n, t, width) are the patches after ln_post, not yet projected."""
 
     image: Tensor
     patches: Tensor
     dual: Tensor | None
+    tokens: Tensor
+
+
+class AuxiliaryHeads(nn.Module):
+    """Helpers in training only: which pixels of a patch are defective (64), and by which defect type."""
+
+    def __init__(self, kinds: int) -> None:
+        super().__init__()
+        width, side = CONFIG["vision_cfg"]["width"], CONFIG["vision_cfg"]["patch_size"]
+        self.mask, self.kind = nn.Linear(width, side * side), nn.Linear(width, kinds)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, t, 64) and (n, t, kinds), fp32."""
+        return self._apply_to(tokens, self.mask), self._apply_to(tokens, self.kind)
+
+    def _apply_to(self, tokens: Tensor, layer: nn.Linear) -> Tensor:
+        return F.linear(tokens, layer.weight.to(tokens.dtype), layer.bias.to(tokens.dtype)).float()
 
 
 def patchify(images: NDArray[np.uint8] | Tensor) -> Tensor:
@@ -110,8 +128,10 @@ class Forward:
     def images(self, patches: Tensor, keep: Tensor | None = None, dual: int = 0) -> ImageFeatures:
         """Features of patch vectors, see `layers`."""
         states, side = self.layers(patches, keep, dual)
-        tokens = self.project(states[-1])
-        return ImageFeatures(tokens[:, 0], tokens[:, 1:], None if side is None else self.project(side[:, 1:]))
+        normed = self._norm(states[-1], self.model.visual.ln_post)
+        unit = F.normalize(self._linear(normed, self.model.visual.proj.T).float(), dim=-1)
+        dual_patches = None if side is None else self.project(side[:, 1:])
+        return ImageFeatures(unit[:, 0], unit[:, 1:], dual_patches, normed[:, 1:])
 
     def texts(self, ids: Tensor) -> Tensor:
         """Unit text vectors (n, e) of token ids (n, t); the end token has the largest id, as open_clip expects."""

@@ -26,7 +26,7 @@ import torch
 from demo_eval import evaluate, summary, test_sets
 from demo_export import NAME, load, save
 from demo_losses import draw_batch, total_loss
-from demo_model import CONFIG, Forward, initialise, patchify
+from demo_model import CONFIG, AuxiliaryHeads, Forward, initialise, patchify
 from demo_pool import Pool, build
 from demo_text import CaptionWriter, Vocabulary
 from numpy.random import Generator
@@ -34,12 +34,14 @@ from open_clip.model import CLIP
 from torch import nn
 
 from zsad_bench.datasets.procedural import VERSION
+from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
 
-PAIRS_PER_STEP = 32
-# (step, factor) for the standard number of steps: warm-up, flat, down while tokens are dropped, further down with all
-# tokens, and a second, smaller round with all tokens. These are the points the bundled weights were trained with.
-SCHEDULE = ((0, 0.0), (128, 1.0), (952, 1.0), (1540, 0.68), (2200, 0.09), (2240, 0.4), (2590, 0.26), (2860, 0.0))
-DROPPED = 1540
+PAIRS_PER_STEP = 16
+STEPS = 6500
+# (share of the steps, factor of the learning rate): warm-up, flat, and down to nothing.
+SCHEDULE = ((0.0, 0.0), (0.04, 1.0), (0.35, 1.0), (1.0, 0.0))
+# Up to this share of the steps most patch tokens are dropped.
+DROPPED = 0.8
 
 
 def build_model(seed: int, pool: Pool, vocabulary: Vocabulary) -> CLIP:
@@ -50,13 +52,14 @@ def build_model(seed: int, pool: Pool, vocabulary: Vocabulary) -> CLIP:
     return model
 
 
-def optimisers(model: CLIP, bias: nn.Parameter) -> list[torch.optim.Optimizer]:
+def optimisers(model: CLIP, heads: AuxiliaryHeads, bias: nn.Parameter) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer blocks, AdamW for everything else."""
     matrices = [p for name, p in model.named_parameters() if "resblocks" in name and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    muon = torch.optim.Muon(matrices, lr=2e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW([{"params": rest}, {"params": [bias]}], lr=1.4e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    muon = torch.optim.Muon(matrices, lr=1.6e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    others = [{"params": rest}, {"params": [bias, *heads.parameters()]}]
+    adamw = torch.optim.AdamW(others, lr=1.1e-3, betas=(0.9, 0.98), weight_decay=0.0)
     for optimiser in (muon, adamw):
         for group in optimiser.param_groups:
             group["base_lr"] = group["lr"]
@@ -66,7 +69,7 @@ def optimisers(model: CLIP, bias: nn.Parameter) -> list[torch.optim.Optimizer]:
 def rate(step: int, steps: int) -> float:
     """Factor of the learning rate: straight lines between the points of SCHEDULE."""
     at, factors = zip(*SCHEDULE, strict=True)
-    return float(np.interp((step + 0.5) * SCHEDULE[-1][0] / steps, at, factors))
+    return float(np.interp((step + 0.5) / steps, at, factors))
 
 
 def step_seed(seed: int, step: int) -> Generator:
@@ -85,11 +88,13 @@ def chosen_pairs(seed: int, step: int, size: int) -> np.ndarray:
 def train(args: argparse.Namespace, pool: Pool, vocabulary: Vocabulary) -> CLIP:
     """Run or resume the schedule; returns the trained model (compact token table)."""
     model, bias = build_model(args.seed, pool, vocabulary), nn.Parameter(torch.tensor(-4.0))
-    forward, writer, optims = Forward(model), CaptionWriter(vocabulary), optimisers(model, bias)
+    heads = AuxiliaryHeads(len(TRAINED_DEFECTS))
+    forward, writer, optims = Forward(model), CaptionWriter(vocabulary), optimisers(model, heads, bias)
     checkpoint, log, start = args.work / f"seed{args.seed}.pt", args.work / f"losses_seed{args.seed}.csv", 0
     if checkpoint.exists():
         saved = torch.load(checkpoint)
         model.load_state_dict(saved["model"])
+        heads.load_state_dict(saved["heads"])
         bias.data.copy_(saved["bias"])
         for optimiser, state in zip(optims, saved["optims"], strict=True):
             optimiser.load_state_dict(state)
@@ -97,16 +102,16 @@ def train(args: argparse.Namespace, pool: Pool, vocabulary: Vocabulary) -> CLIP:
         rows = log.read_text().splitlines(keepends=True) if log.exists() else []
         log.write_text("".join(row for row in rows if not row[0].isdigit() or int(row.split(",")[0]) <= start))
         print(f"resumed at step {start}", flush=True)
-    parameters = [*model.parameters(), bias]
+    parameters = [*model.parameters(), *heads.parameters(), bias]
     summed: list[dict[str, float]] = []
     began, last_save = time.monotonic(), time.monotonic()
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
     for step in range(start, args.steps):
         rng = step_seed(args.seed, step)
-        kept = args.kept if step * SCHEDULE[-1][0] < DROPPED * args.steps else None
+        kept = args.kept if step < DROPPED * args.steps else None
         batch = draw_batch(pool, rng, chosen_pairs(args.seed, step, len(pool)), kept)
-        loss, parts = total_loss(forward, writer, rng, batch, bias)
+        loss, parts = total_loss(forward, heads, writer, rng, batch, bias)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser in optims:
@@ -127,8 +132,8 @@ def train(args: argparse.Namespace, pool: Pool, vocabulary: Vocabulary) -> CLIP:
             )
             summed = []
         if stopped or time.monotonic() - last_save > 180 or step + 1 == args.steps:
-            _store(checkpoint, {"step": step + 1, "model": model.state_dict(), "bias": bias.data,
-                                "optims": [o.state_dict() for o in optims]})  # fmt: skip
+            state = {"step": step + 1, "model": model.state_dict(), "heads": heads.state_dict(), "bias": bias.data}
+            _store(checkpoint, {**state, "optims": [optimiser.state_dict() for optimiser in optims]})
             last_save = time.monotonic()
         if stopped:
             raise SystemExit(f"stopped after step {step + 1}; the same command goes on from there")
@@ -178,13 +183,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--work", type=Path, default=Path("results/demo_encoder"), help="pool, checkpoints, logs, figures"
     )
     parser.add_argument(
-        "--steps", type=int, default=SCHEDULE[-1][0], help="steps of 32 pairs; the schedule is stretched"
+        "--steps", type=int, default=STEPS, help=f"steps of {PAIRS_PER_STEP} pairs; the schedule is stretched"
     )
-    parser.add_argument("--pairs", type=int, default=19000, help="pairs in the pool")
+    parser.add_argument("--pairs", type=int, default=15000, help="pairs in the pool")
     parser.add_argument("--kept", type=int, default=63, help="patch tokens kept in the first part of the schedule")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="rendering processes")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (0: torch's choice)")
-    parser.add_argument("--log-every", type=int, default=25, help="steps per line of the log")
+    parser.add_argument("--log-every", type=int, default=100, help="steps per line of the log")
     parser.add_argument("--evaluate", type=Path, default=None, help="only evaluate this weights file")
     parser.add_argument("--export", action="store_true", help="only write the last checkpoint as an encoder")
     return parser.parse_args(argv)

@@ -1,6 +1,6 @@
 """The command line: ``python -m zsad_bench key=value ...`` or ``zsad-bench``.
 
-``-m`` sweeps, ``data check`` looks at files.
+``-m`` sweeps, ``data`` looks at datasets.
 
 Exit codes: 0 done; 1 a bug, or problems found by ``data check``; 2 a mistake of the user; 130 interrupted.
 """
@@ -21,8 +21,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zsad_bench import __version__
-from zsad_bench.config import CONFIG_MODULE, compose_config, expand_seeds, expand_sweep, plain, with_name
+from zsad_bench.config import (
+    CONFIG_MODULE,
+    compose_config,
+    expand_seeds,
+    expand_sweep,
+    feature_jobs,
+    plain,
+    with_name,
+)
 from zsad_bench.errors import UserError
+from zsad_bench.interrupt import EXIT_CODE, prompt_interrupts
 
 FAILURES = "failed"
 
@@ -30,14 +39,17 @@ FAILURES = "failed"
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    again = shlex.join(["python", "-m", "zsad_bench", *given])
+    interrupted = f"interrupted; finished categories are kept, and the same command computes the rest: {again}"
     try:
-        return _data(given[1:]) if given[:1] == ["data"] else _benchmark(given)
+        with prompt_interrupts(interrupted):
+            return _data(given[1:]) if given[:1] == ["data"] else _benchmark(given)
     except UserError as error:
         _say_error(str(error))
         return 2
     except KeyboardInterrupt:
-        _say_error("interrupted; finished categories are kept, the same command computes the rest")
-        return 130
+        _say_error(interrupted)
+        return EXIT_CODE
 
 
 def _say_error(message: str) -> None:
@@ -63,6 +75,10 @@ def _benchmark(given: list[str]) -> int:
     folder = Path(configs[0].results_dir) / configs[0].name
     _prepare(folder)
     _record_command(folder, given)
+    if flags.multirun:
+        from zsad_bench.union import union_of, write_union
+
+        write_union(folder, union_of(compose_config(job) for job in feature_jobs(rest)))
     try:
         _start_hydra([*(["-m"] if flags.multirun else []), *rest])
     finally:
@@ -71,15 +87,9 @@ def _benchmark(given: list[str]) -> int:
 
 
 def _data(given: list[str]) -> int:
-    if given[:1] != ["check"]:
-        raise UserError("usage: zsad-bench data check dataset=<name> [dataset.root=<folder>]")
-    from zsad_bench import console
-    from zsad_bench.data import Dataset
-    from zsad_bench.data_check import check
-    from zsad_bench.plugins import build
+    from zsad_bench.data_commands import main as data_main
 
-    dataset = build(compose_config(given[1:]).dataset, Dataset, "dataset")  # type: ignore[type-abstract]
-    return check(dataset, console.out)
+    return data_main(given)
 
 
 def _start_hydra(arguments: list[str]) -> None:
@@ -96,6 +106,8 @@ def _start_hydra(arguments: list[str]) -> None:
 def job(config: DictConfig) -> None:
     """One job under Hydra. A failure is written into the results folder, and a sweep goes on with the next job."""
     folder = Path(config.results_dir) / config.name
+    if config.fail_fast and any(folder.glob(f"{FAILURES}/*.json")):
+        return
     try:
         from zsad_bench.plugins import build
         from zsad_bench.runner import run_job
@@ -113,7 +125,7 @@ def job(config: DictConfig) -> None:
 
 def _prepare(folder: Path) -> None:
     """Make the results folder, prove that it can be written, and forget the failures of an earlier run."""
-    from zsad_bench.results import write_atomic
+    from zsad_bench.files import write_atomic
 
     for old in folder.glob(f"{FAILURES}/*.json"):
         old.unlink()
@@ -125,7 +137,7 @@ def _prepare(folder: Path) -> None:
 
 def _record_command(folder: Path, given: list[str]) -> None:
     """Add the command to ``commands.txt`` of the results folder, so that reports can say how to reproduce it."""
-    from zsad_bench.results import write_atomic
+    from zsad_bench.files import write_atomic
 
     path = folder / "commands.txt"
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -134,7 +146,7 @@ def _record_command(folder: Path, given: list[str]) -> None:
 
 
 def _keep_failure(folder: Path, text: str, exit_code: int) -> Path:
-    from zsad_bench.results import write_atomic
+    from zsad_bench.files import write_atomic
 
     overrides = list(HydraConfig.get().overrides.task)
     name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]

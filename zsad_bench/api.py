@@ -12,7 +12,8 @@ from zsad_bench.config import compose_config
 from zsad_bench.data import Dataset
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
-from zsad_bench.evaluator import EvaluationOptions, Evaluator, text_cache
+from zsad_bench.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.feature_source import FeatureSource
 from zsad_bench.images import read_image_file
 from zsad_bench.method import Method, Prediction
 from zsad_bench.plugins import build
@@ -67,7 +68,7 @@ class BoundMethod:
         text = (
             None
             if self._ensemble is None
-            else text_cache(self.encoder).features(self._ensemble, class_name, is_texture)
+            else self.encoder.texts.features(self._ensemble, class_name, is_texture)
         )
         self.method.prepare(text)
         if self.method.k_shot:
@@ -118,9 +119,8 @@ def evaluate(
     Returns:
         One result per category, with metrics (fractions) and the score of every image.
     """
-    evaluator = Evaluator(
-        dataset, method.method, method.encoder, EvaluationOptions(batch_size, seed, sweep200=sweep200)
-    )
+    source = FeatureSource(dataset, method.encoder)
+    evaluator = Evaluator(source, method.method, EvaluationOptions(batch_size, seed, sweep200=sweep200))
     return [evaluator.evaluate(category, dataset.samples(category)).result for category in dataset.categories]
 
 

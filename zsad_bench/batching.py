@@ -80,7 +80,7 @@ def load_batches(
     """
 
     def read(sample: Sample) -> NDArray[np.uint8]:
-        return image_to_array(dataset.read_image(sample), geometry)
+        return image_to_array(dataset.read_image(sample, geometry.size), geometry)
 
     with ThreadPoolExecutor(LOADER_THREADS) as pool:
         pending: list[Future[NDArray[np.uint8]]] = (

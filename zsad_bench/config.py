@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
-GROUPS = ("method", "dataset", "encoder", "tracker")
+GROUPS = ("method", "dataset", "encoder", "features", "tracker")
 CHOICES = {
     "on_error": ("stop", "skip"),
+    "shard_by": ("category", "image"),
     "maps": ("sheet", "all", "none"),
-    "overwrite": ("missing", "always"),
+    "overwrite": ("missing", "always", "never", "cached"),
+    "features.mode": ("disk", "memory", "off"),
     "encoder.resize": ("squash", "shortest"),
-    "encoder.precision": ("fp32", "bf16", "fp16"),
+    "encoder.precision": ("fp32", "bf16", "fp16", "auto"),
 }
 MINIMUM = {
     "batch_size": 1,
@@ -43,7 +46,8 @@ MINIMUM = {
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
     *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker"),
-    *("encoder.device", "encoder.chunk_size"),
+    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard", "shard_by"),
+    *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
 _QUOTES = "'\""
@@ -59,8 +63,19 @@ class EncoderConfig:
     resize: str = "squash"
     device: str = "auto"
     precision: str = "fp32"
-    chunk_size: int = 8
+    chunk_size: int | str | None = "auto"
     sha256: str | None = None
+    feature_bits: int = 16
+    compile: bool = False
+
+
+@dataclass
+class FeaturesConfig:
+    """Keys of ``conf/features/*.yaml``: whether features are kept, where, and how many GiB of them."""
+
+    mode: str = "disk"
+    root: str | None = None
+    max_gb: float = 20.0
 
 
 @dataclass
@@ -79,6 +94,7 @@ class BenchConfig:
     method: Any = MISSING
     dataset: Any = MISSING
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     batch_size: int | str = 8
     seed: int = 0
     limit: int | None = None
@@ -87,6 +103,9 @@ class BenchConfig:
     on_error: str = "stop"
     maps: str = "sheet"
     overwrite: str = "missing"
+    fail_fast: bool = False
+    shard: str | None = None
+    shard_by: str = "category"
     board: BoardConfig = field(default_factory=BoardConfig)
     tracker: Any = MISSING
     results_dir: str = "results"
@@ -162,6 +181,24 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     return jobs
 
 
+def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """Override lists for every combination of swept values that can change which features a sweep needs.
+
+    Batch sizes, seeds and output options cannot: the number of combinations stays small.
+    """
+    parsed = _parse(overrides)
+    options = []
+    for item, text in zip(parsed, overrides, strict=True):
+        if not item.is_sweep_override():
+            options.append([text])
+            continue
+        key = item.input_line.split("=", 1)[0]
+        values = [f"{key}={value}" for value in item.sweep_string_iterator()]
+        matters = key.lstrip("+").split(".")[0] in ("method", "dataset", "encoder", "experiment")
+        options.append(values if matters else values[:1])
+    return [list(job) for job in product(*options)]
+
+
 def _parse(overrides: Sequence[str]) -> list[Any]:
     parser = OverridesParser.create()
     parsed = []
@@ -221,7 +258,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.search(r"Error merging override (.+)", text):
         reason = str(error.__cause__ or "").splitlines()
         return f"{match.group(1)}: {reason[0] if reason else 'wrong type'}"
-    return text.splitlines()[0]
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def _near(word: str, choices: Sequence[str]) -> str:
@@ -287,6 +324,9 @@ def _check_values(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if isinstance(value, int) and value < minimum:
             raise UserError(f"{key}={value}: must be at least {minimum}")
+    chunk = config.encoder.chunk_size
+    if isinstance(chunk, str) and chunk != "auto":
+        raise UserError(f"encoder.chunk_size={chunk}: must be a whole number of at least 1, or auto")
     if isinstance(config.batch_size, str) and config.batch_size != "all":
         raise UserError(f"batch_size={config.batch_size}: must be a whole number of at least 1, or all")
     if not isinstance(config.method, DictConfig) or "_target_" not in config.method:
@@ -302,13 +342,24 @@ def _check_values(config: DictConfig) -> None:
 def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str | None = None) -> str:
     """Hash of everything in a job's config that can change its numbers: 12 hex digits.
 
-    Paths, device, chunk size and output options are left out, so the same job has the same identity on every machine;
+    Paths, device, chunk size and output options are left out, so the same job has the same identity on every machine
+    (unless ``encoder.precision=auto``, for which the precision chosen here counts);
     files (weights, a method's checkpoint) count by their content, and the dataset by its categories.
     """
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    dataset = {key: value for key, value in plain["dataset"].items() if key not in _DESCRIPTION}
-    encoder = {key: value for key, value in plain["encoder"].items() if key not in ("device", "chunk_size", "sha256")}
+    # An option that is off changes nothing, so it does not part results from those of a time before it existed.
+    dataset = {
+        key: value
+        for key, value in plain["dataset"].items()
+        if key not in _DESCRIPTION and (key, value) != ("fast_jpeg", False)
+    }
+    encoder = {key: value for key, value in plain["encoder"].items() if key not in _NOT_IN_FEATURES}
+    if encoder["precision"] == "auto":
+        from zsad_bench.encoder_plan import choose_device
+        from zsad_bench.precision import resolve_precision
+
+        encoder["precision"] = resolve_precision("auto", choose_device(plain["encoder"]["device"]))
     if weights_sha256 is not None:
         encoder["pretrained"] = weights_sha256
     encoder["model"] = Path(encoder["model"]).name
@@ -349,4 +400,5 @@ def _files_by_content(values: dict[str, object]) -> dict[str, object]:
 
 # Raised when a change of the code changes numbers, so that results of older versions are computed again.
 RESULT_FORMAT = 1
-_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected"}
+_NOT_IN_FEATURES = ("device", "chunk_size", "sha256")
+_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected", "about"}

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from zsad_bench.listener import Listener
 from zsad_bench.results import percent, shown_metrics
 
 # A file or pipe has no width of its own: wide enough for every column.
@@ -42,6 +43,39 @@ def progress() -> Progress:
     """A progress bar over images: share done, images per second, time remaining."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     return Progress(*columns, console=err, transient=True)
+
+
+class JobProgress:
+    """The bars of one job: images predicted, and, while the encoder is at work, images encoded."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._progress = progress()
+        self._predicted = self._progress.add_task(name, total=total)
+        self._encoding = self._progress.add_task("encoding", total=0, visible=False)
+
+    def __enter__(self) -> JobProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def category(self, description: str) -> None:
+        """Another category begins."""
+        self._progress.update(self._predicted, description=description)
+
+    def predicted(self, count: int) -> None:
+        """So many more images are predicted."""
+        self._progress.update(self._encoding, visible=False)
+        self._progress.advance(self._predicted, count)
+
+    @property
+    def listener(self) -> Listener:
+        """Shows how encoding goes on."""
+        return Listener(
+            starts=lambda count: self._progress.reset(self._encoding, total=count, visible=True),
+            encoded=lambda count: self._progress.advance(self._encoding, count),
+        )
 
 
 _WIDTHS = {"method": 10, "category": 10}
@@ -97,7 +131,10 @@ def show_leaderboard(board: pd.DataFrame, path: Path) -> None:
     """Print the leaderboard of a sweep."""
     if board.empty:
         return
-    labels = ["rank", "method", "variant", "setting", "dataset", "encoder", "batch_size", "seed", "categories"]
+    labels = [
+        *("rank", "method", "variant", "setting", "dataset", "protocol"),
+        *("encoder", "batch_size", "seed", "categories"),
+    ]
     out.print(_table("leaderboard", board, labels))
     for row in board.to_dict("records"):
         if row["image_auroc"] < SUSPICIOUS:

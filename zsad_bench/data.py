@@ -8,61 +8,58 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from zsad_bench.errors import UserError
-from zsad_bench.images import UnreadableImage, read_image_file, read_image_size, read_mask_file
+from zsad_bench.hashing import file_sha256
+from zsad_bench.images import UnreadableImage, read_image_file, read_image_size, read_mask_file, read_reduced_image
+from zsad_bench.samples import SPLITS, Index, Problem, Sample, Split, doubts, repeated_images
 
-__all__ = ["Dataset", "Index", "Problem", "Sample", "Split", "UnreadableImage", "read_mask_file"]
+__all__ = [
+    "SPLITS",
+    "CommonOptions",
+    "Dataset",
+    "DatasetOptions",
+    "Index",
+    "Problem",
+    "Sample",
+    "Split",
+    "UnreadableImage",
+    "read_mask_file",
+]
 
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-
+_DEEPEST = 4  # folders of archives inside each other
 _CHECK = "'zsad-bench data check' with the same dataset options lists everything"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image, what is known about it, and where its mask lies."""
+class CommonOptions(TypedDict, total=False):
+    """Keyword arguments of :class:`Dataset` without ``root``."""
 
-    image_id: str  # POSIX path relative to the dataset root, unique inside the dataset
-    path: Path
-    category: str
-    label: int | None  # 0 normal, 1 anomalous, None unknown (a user's own unlabelled photos)
-    defect_type: str  # "good" for normal, "" when the label is unknown
-    mask_path: Path | None  # None for normal images and where there is no mask
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with the files of a dataset. An error stops a run that needs the category, a warning does not."""
-
-    path: str  # relative to the root where the file lies below it
-    message: str  # one line: what is wrong and what to do
-    severity: Literal["error", "warning"]
-    category: str = ""  # "" concerns the whole dataset
+    name: str
+    categories: Sequence[str] | None
+    class_names: Mapping[str, str] | None
+    textures: Sequence[str]
+    mask_threshold: int
+    protocol: str | None
+    fast_jpeg: bool
+    title: str
+    page: str
+    licence: str
+    citation: str
+    expected: Mapping[str, Mapping[str, int]] | None
+    about: Mapping[str, object] | None
 
 
-@dataclass
-class Index:
-    """What a layout found under its root. ``categories`` also names those without a single image."""
+class DatasetOptions(CommonOptions):
+    """Keyword arguments of :class:`Dataset`, for layouts that have more of their own and hand these on."""
 
-    categories: set[str] = field(default_factory=set)
-    train: list[Sample] = field(default_factory=list)
-    test: list[Sample] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-    def split(self, split: Split) -> list[Sample]:
-        """The samples of one split, all categories, in the order found."""
-        return self.train if split == "train" else self.test
+    root: str | Path
 
 
 class Dataset(ABC):
@@ -75,10 +72,16 @@ class Dataset(ABC):
         class_names: category -> readable noun for prompts ("metal nut").
         textures: categories that show a surface rather than an object.
         mask_threshold: a mask pixel is anomalous when greater than this, in the units of the mask file.
-        protocol: which variant of splits and masks this is; it appears in every result row.
+        protocol: which variant of splits and masks this is; it appears in every result row. None: the usual one.
+        fast_jpeg: decode large JPEG files at a reduced scale (``docs/datasets.md`` states the tolerance).
         title, page, licence, citation: for messages and documentation.
-        expected: category (or ``total``) -> count name -> number; ``zsad-bench data check`` compares.
+        expected: category (or ``total``) -> count name -> number; ``zsad-bench data check`` compares. A key such as
+            ``total@balanced`` counts under that protocol only.
+        about: what only documentation and ``zsad-bench data`` use (:class:`zsad_bench.catalogue.About`).
     """
+
+    PROTOCOLS: ClassVar[tuple[str, ...]] = ()
+    """Variants that a layout knows, the usual one first; empty: any text is a name for the user's own variant."""
 
     def __init__(
         self,
@@ -89,12 +92,14 @@ class Dataset(ABC):
         class_names: Mapping[str, str] | None = None,
         textures: Sequence[str] = (),
         mask_threshold: int = 0,
-        protocol: str = "standard",
+        protocol: str | None = None,
+        fast_jpeg: bool = False,
         title: str = "",
         page: str = "",
         licence: str = "",
         citation: str = "",
         expected: Mapping[str, Mapping[str, int]] | None = None,
+        about: Mapping[str, object] | None = None,
     ) -> None:
         if isinstance(mask_threshold, bool) or not isinstance(mask_threshold, int) or not 0 <= mask_threshold <= 65534:
             raise UserError(f"dataset.mask_threshold={mask_threshold!r}: give a whole number from 0 to 65534")
@@ -102,15 +107,20 @@ class Dataset(ABC):
             raise UserError(
                 f"dataset.categories={categories}: give a list, for example dataset.categories=[{categories}]"
             )
+        known = self.PROTOCOLS
+        if known and protocol is not None and protocol not in known:
+            raise UserError(f"dataset.protocol={protocol}: choose {' or '.join(known)}")
         self.root = Path(root).expanduser()
         self.name = name
         self.mask_threshold = mask_threshold
-        self.protocol = protocol
+        self.variant = protocol or (known[0] if known else "standard")
+        self.fast_jpeg = fast_jpeg
         self.title = title or name
         self.page = page
         self.licence = licence
         self.citation = citation
-        self.expected = {
+        self.about = dict(about or {})
+        self._expected = {
             str(key): {str(count): int(value) for count, value in counts.items()}
             for key, counts in (expected or {}).items()
         }
@@ -123,13 +133,56 @@ class Dataset(ABC):
     def _index(self) -> Index:
         """List what lies under ``self.root`` (which exists). UserError when the root is not this layout at all."""
 
+    def recognises(self, root: Path) -> bool:
+        """True when this layout begins in a folder. Only looks at names, one or two levels deep.
+
+        UserError when the folder cannot be listed.
+        """
+        return True
+
     @cached_property
     def index(self) -> Index:
-        """Everything found under the root, selected or not. UserError when the root is missing or of another layout."""
+        """Everything found under the root, selected or not. UserError when the root is missing or of another layout.
+
+        Archives often unpack into a folder of their own: where ``root`` is not this layout and holds a single folder,
+        ``root`` moves there.
+        """
         self._require_root()
+        self.root = self._beginning()
         index = self._index()
-        index.problems.extend(_repeated(index))
+        index.problems.extend(repeated_images(index))
         return index
+
+    def _beginning(self) -> Path:
+        """The folder at or below ``self.root`` where the layout begins, ``self.root`` where none is recognised."""
+        return innermost(self.root, self.recognises)
+
+    @cached_property
+    def protocol(self) -> str:
+        """What a result row says about how this dataset was read: the variant and everything that departs from it.
+
+        Rows of different protocols are never ranked together. UserError as :attr:`index`.
+        """
+        return ", ".join([self.variant, *self._departures()])
+
+    def _departures(self) -> list[str]:
+        """What else changes the numbers: a mask rule, reduced decoding, categories without a normal test image."""
+        found = [f"mask > {self.mask_threshold}"] if self.mask_threshold else []
+        found += ["fast jpeg"] if self.fast_jpeg else []
+        bare = [c for c in self.categories if (test := self.listed(c)) and all(s.label == 1 for s in test)]
+        if bare:
+            found.append("all anomalous" if len(bare) == len(self.categories) else f"all anomalous: {'+'.join(bare)}")
+        return found
+
+    @property
+    def expected(self) -> dict[str, dict[str, int]]:
+        """Counts of the published dataset under this protocol: category (or ``total``) -> count name -> number."""
+        found = {}
+        for key, counts in self._expected.items():
+            category, _, protocol = key.partition("@")
+            if protocol in ("", self.variant):
+                found[category] = counts
+        return found
 
     @property
     def all_categories(self) -> tuple[str, ...]:
@@ -187,14 +240,34 @@ class Dataset(ABC):
         """What the names and places of the files show to be wrong; contents are not read."""
         found = [p for p in self.index.problems if p.category in ("", *self.categories)]
         for category in self.categories:
-            found.extend(_doubts(category, self.listed(category)))
+            found.extend(doubts(category, self.listed(category)))
         return found
 
-    def read_image(self, sample: Sample) -> Image.Image:
-        """The upright 8-bit RGB image. UnreadableImage (a UserError) naming the file when it cannot be decoded."""
+    def read_image(self, sample: Sample, shrink_to: int | None = None) -> Image.Image:
+        """The upright 8-bit RGB image. UnreadableImage (a UserError) naming the file when it cannot be decoded.
+
+        Args:
+            sample: the image to read.
+            shrink_to: the caller will scale the image down to a square of this side. With ``fast_jpeg`` a JPEG is then
+                decoded at a reduced scale, at least twice that large; other images come in full.
+        """
+        if shrink_to is not None and self.fast_jpeg:
+            return read_reduced_image(sample.path, 2 * shrink_to)
         image = read_image_file(sample.path)
         self._sizes[sample.image_id] = (image.height, image.width)
         return image
+
+    def content_key(self, sample: Sample) -> str:
+        """Hash of what :meth:`read_image` reads: the same for the same pixels wherever the file lies.
+
+        A dataset whose ``read_image`` does more than decode the file must make that part of its key. Raises
+        UnreadableImage if there is no such file.
+        """
+        try:
+            return file_sha256(sample.path) + ("|fast jpeg" if self.fast_jpeg else "")
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+            raise UnreadableImage(f"{sample.path}: {reason}; restore it or remove it") from None
 
     def read_mask(self, sample: Sample) -> np.ndarray | None:
         """Bool (H, W) at the image's size, true where anomalous; zeros for a normal image.
@@ -214,6 +287,14 @@ class Dataset(ABC):
                 f"image {sample.path} is {size[1]} x {size[0]}; export the mask again at the image's size"
             )
         return mask
+
+    def stored_image(self, sample: Sample) -> Path | None:
+        """The file that holds the image as :meth:`read_image` gives it; None where the image is a part of a file."""
+        return sample.path
+
+    def mask_files(self, sample: Sample) -> tuple[Path, ...]:
+        """The files behind a sample's mask: none, one, or several that are united."""
+        return () if sample.mask_path is None else (sample.mask_path,)
 
     def _mask(self, sample: Sample) -> np.ndarray:
         """Bool (H, W) from the sample's mask; layouts with polygons, boxes or several files override this."""
@@ -253,42 +334,25 @@ def _listed(names: Sequence[str], limit: int = 20) -> str:
     return (", ".join(names[:limit]) or "no category") + more
 
 
-def _repeated(index: Index) -> Iterable[Problem]:
-    """Images that are listed twice: in a split an error, in both splits a leak."""
-    splits = {split: Counter((s.image_id, s.category) for s in index.split(split)) for split in SPLITS}
-    categories: dict[str, set[str]] = {}
-    for split in SPLITS:
-        for image_id, category in splits[split]:
-            categories.setdefault(image_id, set()).add(category)
-    for split, counts in splits.items():
-        for (image_id, category), count in counts.items():
-            if count > 1:
-                message = f"listed {count} times under {split}; keep one entry"
-                yield Problem(image_id, message, "error", category)
-    for image_id, category in splits["train"].keys() & splits["test"].keys():
-        yield Problem(image_id, "listed under train and under test; keep one of them", "warning", category)
-    for image_id, owners in categories.items():
-        if len(owners) > 1:
-            message = f"listed in several categories ({', '.join(sorted(owners))}); keep one of them"
-            for category in sorted(owners):
-                yield Problem(image_id, message, "error", category)
+def innermost(root: Path, recognises: Callable[[Path], bool]) -> Path:
+    """The folder where a layout begins: ``root``, or what it holds when that is a single folder, and so on.
+
+    Returns ``root`` itself when nothing on the way is recognised.
+    """
+    folder = root
+    for _ in range(_DEEPEST):
+        if recognises(folder):
+            return folder
+        inside = [path for path in visible(folder) if path.is_dir()]
+        if len(inside) != 1:
+            break
+        folder = inside[0]
+    return root
 
 
-def _doubts(category: str, test: Sequence[Sample]) -> Iterable[Problem]:
-    """What the labels and masks of a category's test images leave undefined."""
-    if not test:
-        yield Problem(category, "no test image; add images or deselect the category", "error", category)
-        return
-    anomalous = [s for s in test if s.label == 1]
-    bare = [s for s in anomalous if s.mask_path is None]
-    if bare and len(bare) == len(anomalous):
-        message = f"none of the {len(bare)} anomalous images has a mask; pixel metrics will be undefined"
-        yield Problem(category, message, "warning", category)
-    elif bare:
-        for sample in bare:
-            message = "anomalous image without a mask; it will not count in pixel metrics"
-            yield Problem(sample.image_id, message, "warning", category)
-    if anomalous and len(anomalous) == len(test):
-        yield Problem(category, "all test images are anomalous; image metrics will be undefined", "warning", category)
-    if all(s.label == 0 for s in test):
-        yield Problem(category, "all test images are normal; all metrics will be undefined", "warning", category)
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, sorted, without hidden files and what archives leave behind; empty if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
+    except OSError:
+        return []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +17,7 @@ from rich.text import Text
 
 from zsad_bench.data import SPLITS, Dataset, Problem, Sample, Split, UnreadableImage
 from zsad_bench.errors import UserError
-from zsad_bench.images import palette_background
+from zsad_bench.images import has_image_extension, palette_background
 
 
 @dataclass
@@ -66,44 +68,82 @@ def check(dataset: Dataset, console: Console) -> int:
     return 1 if errors else 0
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What reading one sample gave: (width, height) and the hash of its content, None where it could not be read."""
+
+    size: tuple[int, int] | None
+    content: str | None
+    problems: tuple[Problem, ...] = ()
+
+
 def inspect(dataset: Dataset, console: Console) -> tuple[dict[str, CategoryCounts], list[Problem]]:
-    """Counts per selected category and all problems, from reading every image and mask."""
+    """Counts per selected category and all problems, from reading every image and mask in threads."""
     counts = {category: CategoryCounts() for category in dataset.categories}
     problems = list(dataset.problems())
     work = [(sample, split) for c in dataset.categories for split in SPLITS for sample in dataset.listed(c, split)]
+    contents: dict[str, list[tuple[Sample, Split]]] = {}
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        for sample, split in progress.track(work):
+    with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        readings = pool.map(lambda item: _read(dataset, item[0]), work)
+        for (sample, split), reading in zip(work, progress.track(readings, total=len(work)), strict=True):
             counts[sample.category].add(sample, split)
-            problems.extend(_read(dataset, sample, counts[sample.category]))
+            problems.extend(reading.problems)
+            if reading.size is not None:
+                counts[sample.category].sizes.add(reading.size)
+            if reading.content is not None:
+                contents.setdefault(reading.content, []).append((sample, split))
+    problems.extend(_duplicates(contents))
     problems.extend(_unexpected(dataset, counts))
     return counts, problems
 
 
-def _read(dataset: Dataset, sample: Sample, counts: CategoryCounts) -> list[Problem]:
-    """Read one image and its mask; what is wrong with them."""
+def _read(dataset: Dataset, sample: Sample) -> _Reading:
+    """Read one image and its mask."""
 
-    def problem(path: Path, message: str, severity: Literal["error", "warning"] = "error") -> list[Problem]:
+    def problem(path: Path, message: str, severity: Literal["error", "warning"] = "error") -> Problem:
         where = path.relative_to(dataset.root) if path.is_relative_to(dataset.root) else path
-        return [Problem(where.as_posix(), message.removeprefix(f"{path}: "), severity, sample.category)]
+        return Problem(where.as_posix(), message.removeprefix(f"{path}: "), severity, sample.category)
 
     try:
-        counts.sizes.add(dataset.read_image(sample).size)
+        size = dataset.read_image(sample).size
+        content = dataset.content_key(sample)
     except UnreadableImage as error:
-        return problem(sample.path, str(error))
+        return _Reading(None, None, (problem(sample.path, str(error)),))
     if sample.mask_path is None:
-        return []
+        return _Reading(size, content)
     try:
         mask = dataset.read_mask(sample)
-        background = palette_background(sample.mask_path)
+        backgrounds = {palette_background(path) for path in dataset.mask_files(sample) if has_image_extension(path)}
     except UserError as error:
-        return problem(sample.mask_path, str(error))
+        return _Reading(size, content, (problem(sample.mask_path, str(error)),))
+    found = []
     if mask is not None and not mask.any():
-        return problem(sample.mask_path, "marks no pixel although the image counts as anomalous", "warning")
-    if background not in (None, (0, 0, 0)):
+        found.append(
+            problem(sample.mask_path, "marks no pixel although the image counts as anomalous", severity="warning")
+        )
+    elif backgrounds - {None, (0, 0, 0)}:
         message = "index 0 of this palette mask is not black; indices count, not colours, so check it"
-        return problem(sample.mask_path, message, "warning")
-    return []
+        found.append(problem(sample.mask_path, message, "warning"))
+    return _Reading(size, content, tuple(found))
+
+
+def _duplicates(contents: Mapping[str, Sequence[tuple[Sample, Split]]]) -> Iterator[Problem]:
+    """Images whose files hold the same bytes as an earlier one, under another name."""
+    for same in contents.values():
+        first, first_split = same[0]
+        for sample, split in same[1:]:
+            if sample.image_id == first.image_id:
+                continue  # one file that is listed twice is reported as that
+            if sample.category == first.category and sample.label != first.label:
+                message = f"same content as {first.image_id}, which has another label; keep one of them"
+                yield Problem(sample.image_id, message, "error", sample.category)
+            elif split != first_split:
+                message = f"same content as {first.image_id} under {first_split}; test images must not be train images"
+                yield Problem(sample.image_id, message, "warning", sample.category)
+            else:
+                message = f"same content as {first.image_id}; it counts twice, keep one of them"
+                yield Problem(sample.image_id, message, "warning", sample.category)
 
 
 def _unexpected(dataset: Dataset, counts: Mapping[str, CategoryCounts]) -> list[Problem]:

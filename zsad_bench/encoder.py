@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from typing import Protocol, cast
 
 import numpy as np
 import open_clip
 import torch
+from numpy.typing import NDArray
 from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
 from zsad_bench import dense
+from zsad_bench.chunks import Chunks
+from zsad_bench.compiled import CompiledWalk
+from zsad_bench.encoder_plan import EncoderPlan, EncoderSpec, plan_encoder
 from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest
-from zsad_bench.preprocess import CLIP_MEAN, CLIP_STD, Geometry, image_to_array, normalise
+from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
+from zsad_bench.precision import PRECISIONS
+from zsad_bench.preprocess import Geometry, image_to_array, normalise
 from zsad_bench.prompts import TextCache
-from zsad_bench.weights import ModelConfig, Weights, file_metadata, find_weights, load_weights, read_model_config
+from zsad_bench.text_tower import TextTower
+from zsad_bench.text_tower import supported as text_tower_supported
+from zsad_bench.views import augmented_views
+from zsad_bench.weights import ModelConfig, Weights, load_weights
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_SEED = 0
 
 
@@ -34,147 +41,184 @@ class Tokenizer(Protocol):
     def __call__(self, texts: list[str]) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class EncoderSpec:
-    """What a method may know of the encoder.
+class Encoder(ABC):
+    """What the engine uses of an encoder, whether its weights are in memory or not.
 
     Attributes:
-        name: open_clip model name, or the stem of the config file.
-        weights: label of the weights.
-        n_blocks: blocks of the image tower.
-        width: channels of unprojected tokens.
-        embed_dim: channels of projected tokens and text embeddings.
-        patch_size: pixels per patch side.
-        image_size: side of the square input in pixels.
-        grid: patches (h, w).
+        plan: what the encoder is.
+        texts: the text embeddings of all prompts so far.
     """
 
-    name: str
-    weights: str
-    n_blocks: int
-    width: int
-    embed_dim: int
-    patch_size: int
-    image_size: int
-    grid: tuple[int, int]
+    def __init__(self, plan: EncoderPlan) -> None:
+        self.plan = plan
+        self.texts = TextCache(self)
 
+    @property
+    def spec(self) -> EncoderSpec:
+        """Dimensions."""
+        return self.plan.spec
 
-class ClipEncoder:
-    """Images and prompts to CLIP features; see :func:`load_encoder` for how to get one."""
+    @property
+    def geometry(self) -> Geometry:
+        """How an image becomes the input."""
+        return self.plan.geometry
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Tokenizer,
-        *,
-        name: str,
-        weights: Weights,
-        geometry: Geometry,
-        device: torch.device,
-        precision: str,
-        chunk_size: int,
-        mean: tuple[float, ...] = CLIP_MEAN,
-        std: tuple[float, ...] = CLIP_STD,
-    ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.weights = weights
-        self.geometry = geometry
-        self.device = device
-        self.precision = precision
-        self.chunk_size = chunk_size
-        self.mean, self.std = mean, std
-        visual = self.visual = cast(VisionTransformer, model.visual)
-        self.spec = EncoderSpec(
-            name=name,
-            weights=weights.label,
-            n_blocks=visual.transformer.layers,
-            width=visual.transformer.width,
-            embed_dim=visual.output_dim,
-            patch_size=visual.patch_size[0],
-            image_size=geometry.size,
-            grid=(geometry.size // visual.patch_size[0], geometry.size // visual.patch_size[1]),
-        )
-        self.texts: TextCache | None = None
-        self.vocabulary: frozenset[str] | None = None
-        if weights.path is not None:
-            words = file_metadata(weights.path).get("vocabulary")
-            self.vocabulary = frozenset(words.split()) if words else None
+    @property
+    def weights(self) -> Weights:
+        """Where the weights come from."""
+        return self.plan.weights
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.plan.device
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``bf16`` or ``fp16``."""
+        return self.plan.precision
 
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images to a normalised float32 tensor (B, 3, S, S)."""
-        arrays = np.stack([image_to_array(image, self.geometry) for image in images])
-        return normalise(torch.from_numpy(arrays), self.mean, self.std)
+        return self.normalise(np.stack([image_to_array(image, self.geometry) for image in images]))
 
-    @torch.inference_mode()
+    def normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Resized pixels (B, S, S, 3) as the tower takes them: (B, 3, S, S) float32."""
+        return normalise(torch.from_numpy(pixels), self.plan.mean, self.plan.std)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a text that the encoder was never trained on; empty if it does not declare its vocabulary."""
+        known = self.plan.vocabulary
+        return [] if known is None else [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in known]
+
+    @abstractmethod
     def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
-        """Everything ``request`` asks for, for normalised pixels (B, 3, S, S), chunk by chunk, in float32.
+        """Everything ``request`` asks for, for normalised pixels (B, 3, S, S), chunk by chunk.
+
+        Features are float32 tensors whose values are rounded to ``feature_bits``.
 
         Raises:
             ValueError: pixels of another shape, taps outside the tower, windows larger than the grid.
+            UserError: a feature is too large for 16 bits.
         """
+
+    @abstractmethod
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text embeddings (n, D) float32, not normalised."""
+
+
+class ClipEncoder(Encoder):
+    """Images and prompts to CLIP features; see :func:`load_encoder` for how to get one."""
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, plan: EncoderPlan) -> None:
+        super().__init__(plan)
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.visual = cast(VisionTransformer, model.visual)
+        self.chunks = Chunks(plan.chunk_size)
+
+    @cached_property
+    def tower(self) -> dense.Tower:
+        """The image tower, ready to be walked; made when it is first needed."""
+        return dense.Tower(self.visual, pack=False if self.plan.compile else None)
+
+    @cached_property
+    def _walk(self) -> Callable[[Tensor, tuple[Tap, ...]], tuple[Tensor, dict[Tap, Tensor]]]:
+        return CompiledWalk(self.tower) if self.plan.compile else partial(dense.dense_forward, self.tower)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
+        """See :meth:`Encoder.encode`."""
         size = self.spec.image_size
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, size, size):
             raise ValueError(f"pixels must be (B, 3, {size}, {size}), got {tuple(pixels.shape)}")
         if any(not 1 <= side <= min(self.spec.grid) for side in request.windows):
             raise ValueError(f"windows of {request.windows} patches do not fit the grid {self.spec.grid}")
         ids = tuple(image_ids) or tuple(str(index) for index in range(len(pixels)))
-        chunks = zip(pixels.split(self.chunk_size), range(0, len(pixels), self.chunk_size), strict=True)
-        parts = [self._encode_chunk(chunk, request, ids[start : start + len(chunk)]) for chunk, start in chunks]
+        parts = self.chunks.run(lambda part: self._encode_chunk(pixels[part], request, ids[part]), len(pixels))
         batch = FeatureBatch.concatenate(parts)
-        if not request.pixels:
-            return batch
-        return FeatureBatch(
-            batch.image_ids,
-            batch.class_tokens,
-            batch.tokens,
-            batch.grid,
-            batch.image_size,
-            batch.windows,
-            pixels,
-            self.encode,
-        )
+        return replace(batch, pixels=pixels, encode=self.encode) if request.pixels else batch
 
     def _encode_chunk(self, pixels: Tensor, request: FeatureRequest, image_ids: tuple[str, ...]) -> FeatureBatch:
-        images = pixels.to(self.device, PRECISIONS[self.precision])
+        images = self._to_device(pixels)
         resolved = {tap: tap.resolve(self.spec.n_blocks) for tap in request.taps}
-        class_tokens, taken = dense.dense_forward(self.visual, images, sorted(set(resolved.values()), key=repr))
-        windows = {
-            side: dense.window_forward(self.visual, images, self.spec.grid, side).float() for side in request.windows
-        }
+        class_tokens, taken = self._walk(images, tuple(sorted(set(resolved.values()), key=repr)))
+        windows = dense.window_forward(self.tower, images, self.spec.grid, request.windows) if request.windows else {}
+        class_tokens = self._rounded(class_tokens)
         return FeatureBatch(
             image_ids=image_ids,
-            class_tokens=class_tokens.float(),
-            tokens={tap: taken[target].float() for tap, target in resolved.items()},
+            class_tokens=class_tokens,
+            tokens={tap: self._rounded(taken[target]) for tap, target in resolved.items()},
             grid=self.spec.grid,
             image_size=(self.spec.image_size, self.spec.image_size),
-            windows=windows,
+            windows={side: self._rounded(vectors) for side, vectors in windows.items()},
+            views={**({0: class_tokens} if 0 in request.views else {}), **self._views(pixels, request.views)},
         )
+
+    def _to_device(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self.plan.device, PRECISIONS[self.plan.precision])
+
+    def _views(self, pixels: Tensor, views: Sequence[int]) -> dict[int, Tensor]:
+        """Class tokens (B, D) of the augmented views of a chunk, as many views at a time as fill a chunk."""
+        derived = [view for view in views if view != 0]
+        at_once = max(1, self.chunks.size // len(pixels))
+        tokens: dict[int, Tensor] = {}
+        for group in (derived[start : start + at_once] for start in range(0, len(derived), at_once)):
+            images = self._to_device(augmented_views(pixels.float(), group).flatten(0, 1))
+            encoded = self._rounded(self._walk(images, ())[0]).unflatten(0, (len(pixels), len(group)))
+            tokens.update(zip(group, encoded.unbind(dim=1), strict=True))
+        return tokens
+
+    def _rounded(self, features: Tensor) -> Tensor:
+        """Float32 with values that the storage type holds exactly."""
+        stored = features.to(self.plan.storage)
+        if not torch.isfinite(stored).all() and torch.isfinite(features).all():
+            raise UserError(
+                f"encoder.feature_bits={self.plan.feature_bits}: {self.spec.name} has a feature that is too large for "
+                "16 bits; use encoder.feature_bits=32"
+            )
+        return stored.float()
+
+    @cached_property
+    def _text_tower(self) -> TextTower | None:
+        return TextTower(self.model) if text_tower_supported(self.model) else None
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str], chunk_size: int = 64) -> Tensor:
-        """Text embeddings (n, D) float32, not normalised."""
-        tokens = self.tokenizer(list(prompts)).to(self.device)
+        """Text embeddings (n, D) float32, not normalised; unusual text towers encode ``chunk_size`` at a time."""
+        tokens = self.tokenizer(list(prompts))
+        if self._text_tower is not None:
+            return self._text_tower.encode(tokens).float()
         encode = cast(Callable[[Tensor], Tensor], self.model.encode_text)
-        return torch.cat([encode(chunk).float() for chunk in tokens.split(chunk_size)])
-
-    def unknown_words(self, text: str) -> list[str]:
-        """Words of a text that the encoder was never trained on; empty if it does not declare its vocabulary."""
-        if self.vocabulary is None:
-            return []
-        return [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in self.vocabulary]
+        return torch.cat([encode(chunk).float() for chunk in tokens.to(self.plan.device).split(chunk_size)])
 
 
-def _choose_device(device: str) -> torch.device:
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
-    kind = device.split(":")[0]
-    if kind not in available:
-        raise UserError(f"encoder.device={device}: unknown; choose auto, cpu, cuda or mps")
-    if not available[kind]:
-        raise UserError(f"encoder.device={device}: torch finds no such device here; use encoder.device=auto")
-    return torch.device(device)
+class LazyEncoder(Encoder):
+    """An encoder that reads its weights only when something must be encoded: stored features need no model."""
+
+    def __init__(self, plan: EncoderPlan) -> None:
+        super().__init__(plan)
+        self._loaded: ClipEncoder | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights were needed."""
+        return self._loaded is not None
+
+    def load(self) -> ClipEncoder:
+        """The encoder itself."""
+        if self._loaded is None:
+            self._loaded = build_encoder(self.plan)
+            self._loaded.texts = self.texts
+        return self._loaded
+
+    def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
+        """See :meth:`Encoder.encode`."""
+        return self.load().encode(pixels, request, image_ids)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """See :meth:`Encoder.encode_text`."""
+        return self.load().encode_text(prompts)
 
 
 def _build(config: ModelConfig, image_size: int, precision: str, name: str) -> nn.Module:
@@ -208,8 +252,10 @@ def load_encoder(
     device: str = "cpu",
     precision: str = "fp32",
     resize: str = "squash",
-    chunk_size: int = 8,
+    chunk_size: int | str | None = "auto",
     sha256: str | None = None,
+    feature_bits: int = 32,
+    compile: bool = False,
 ) -> ClipEncoder:
     """Load any ViT CLIP of open_clip.
 
@@ -219,69 +265,43 @@ def load_encoder(
         image_size: side of the square input in pixels, a multiple of the patch size; None is the model's own. Position
             embeddings are interpolated.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. Features come out as float32.
+        precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. ``auto`` takes what is fastest here,
+            see :mod:`zsad_bench.precision`. Features come out as float32.
         resize: ``squash`` or ``shortest``, see :class:`~zsad_bench.preprocess.Geometry`.
-        chunk_size: images that go through the tower at once; throughput and memory only.
+        chunk_size: images that go through the tower at once; throughput and memory only. ``auto`` or None fits it to
+            the device; whatever it is, it is halved when memory runs out.
         sha256: refuse a weights file with another checksum.
+        feature_bits: 16 rounds features to the 16 bits in which they are stored (bfloat16 with ``bf16``, where nothing
+            is lost, else float16), so that results are the same with and without stored features; 32 keeps float32.
+        compile: run the dense walk through ``torch.compile``, which takes a minute or more for every new set of taps.
 
     Raises:
         UserError: anything of the above that does not exist, fit or load, in one line with the remedy.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"encoder.precision={precision}: choose from {', '.join(PRECISIONS)}")
-    if resize not in ("squash", "shortest"):
-        raise UserError(f"encoder.resize={resize}: choose squash or shortest")
-    if chunk_size < 1:
-        raise UserError(f"encoder.chunk_size={chunk_size}: must be at least 1")
-    config = read_model_config(model)
-    name = Path(model).stem if model.endswith(".json") else model
-    size = _image_size(config, image_size, name)
-    target = _choose_device(device)
-    weights = find_weights(model, pretrained, sha256)
-    clip = _build(config, size, precision, name)
+    return build_encoder(
+        plan_encoder(
+            model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits, compile
+        )
+    )
+
+
+def build_encoder(plan: EncoderPlan) -> ClipEncoder:
+    """Build the model and read its weights.
+
+    Raises:
+        UserError: open_clip cannot build it, it is not a plain ViT, or the weights do not fit.
+    """
+    name = plan.spec.name
+    clip = _build(plan.config, plan.geometry.size, plan.precision, name)
     reason = dense.unsupported_reason(cast(nn.Module, clip.visual))
     if reason:
         raise UserError(
             f"encoder.model={name}: {reason}; choose a plain ViT CLIP such as ViT-B-16-plus-240 or ViT-L-14"
         )
-    load_weights(clip, weights, name)
-    if PRECISIONS[precision] is not torch.float32:
-        open_clip.convert_weights_to_lp(clip, dtype=PRECISIONS[precision])
-    mean, std = _pixel_statistics(model, pretrained)
-    return ClipEncoder(
-        clip.to(target),
-        _tokenizer(model, config),
-        name=name,
-        weights=weights,
-        geometry=Geometry(size, resize),
-        device=target,
-        precision=precision,
-        chunk_size=chunk_size,
-        mean=mean,
-        std=std,
-    )
-
-
-def _image_size(config: ModelConfig, image_size: int | None, name: str) -> int:
-    vision = config["vision_cfg"]
-    patch, native = vision.get("patch_size"), vision.get("image_size", 224)
-    if not isinstance(patch, int) or not isinstance(native, int) or not isinstance(vision.get("layers"), int):
-        raise UserError(
-            f"encoder.model={name}: not a plain ViT on square images; choose e.g. ViT-B-16-plus-240 or ViT-L-14"
-        )
-    size = native if image_size is None else image_size
-    if size < patch or size % patch:
-        nearest = max(patch, round(size / patch) * patch)
-        raise UserError(
-            f"encoder.image_size={size}: must be a multiple of the patch size {patch}; the nearest is {nearest}"
-        )
-    return size
-
-
-def _pixel_statistics(model: str, pretrained: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that a tag was trained with; CLIP's own for local files and random weights."""
-    tag = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
-    return tuple(tag.get("mean") or CLIP_MEAN), tuple(tag.get("std") or CLIP_STD)
+    load_weights(clip, plan.weights, name)
+    if PRECISIONS[plan.precision] is not torch.float32:
+        open_clip.convert_weights_to_lp(clip, dtype=PRECISIONS[plan.precision])
+    return ClipEncoder(clip.to(plan.device), _tokenizer(plan.model, plan.config), plan)
 
 
 @lru_cache(maxsize=2)
@@ -292,8 +312,14 @@ def shared_encoder(
     device: str,
     precision: str,
     resize: str,
-    chunk_size: int,
+    chunk_size: int | str | None,
     sha256: str | None,
-) -> ClipEncoder:
-    """:func:`load_encoder`, kept for the process: the jobs of a sweep load CLIP once."""
-    return load_encoder(model, pretrained, image_size, device, precision, resize, chunk_size, sha256)
+    feature_bits: int,
+    compile: bool,
+) -> LazyEncoder:
+    """An encoder that is kept for the process: the jobs of a sweep load CLIP once, and only if they need it."""
+    return LazyEncoder(
+        plan_encoder(
+            model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits, compile
+        )
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from zsad_bench.data import Dataset, Sample
 from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
 from zsad_bench.preprocess import Geometry, mask_to_array
 
+T = TypeVar("T", np.float32, np.int64)
 Evaluated = tuple[dict[str, float], list[str]]
 
 
@@ -20,12 +23,16 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     """Hash of the names, labels and file sizes of a category: changes when the user's files change."""
     lines = []
     for sample in samples:
-        sizes = [
-            path.stat().st_size if path is not None and path.exists() else -1
-            for path in (sample.path, sample.mask_path)
-        ]
+        sizes = [_size(path) for path in (sample.path, sample.mask_path)]
         lines.append(f"{sample.image_id}|{sample.label}|{sample.defect_type}|{sizes}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _size(path: Path | None) -> int:
+    """Bytes of a file, or of all files in a folder of masks; -1 where there is none."""
+    if path is None or not path.exists():
+        return -1
+    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
 def evaluate_images(samples: Sequence[Sample], scores: NDArray[np.float32]) -> Evaluated:
@@ -35,16 +42,29 @@ def evaluate_images(samples: Sequence[Sample], scores: NDArray[np.float32]) -> E
     """
     labelled = [index for index, sample in enumerate(samples) if sample.label is not None]
     labels = np.array([samples[index].label for index in labelled], dtype=np.int64)
+    kept = scores[labelled]
     notes = []
     if 0 < len(labelled) < len(samples):
         notes.append(f"{len(samples) - len(labelled)} images without a label left out of image metrics")
+    groups = [samples[index].group or samples[index].image_id for index in labelled]
+    if len(set(groups)) < len(groups):
+        labels, kept = largest_of_groups(groups, labels), largest_of_groups(groups, kept)
+        notes.append(f"image metrics over {len(labels)} objects, each with the largest score of its photos")
     if len(set(labels.tolist())) == 2:
-        return image_metrics(labels, scores[labelled]), notes
+        return image_metrics(labels, kept), notes
     reason = "no labels" if not labelled else "no anomalous image" if not labels.any() else "no normal image"
     return dict.fromkeys(("image_auroc", "image_ap", "image_f1max"), math.nan), [
         *notes,
         f"image metrics undefined: {reason}",
     ]
+
+
+def largest_of_groups(groups: Sequence[str], values: NDArray[T]) -> NDArray[T]:
+    """The largest of the values (n,) of each group, in the order in which the groups begin."""
+    _, first, numbers = np.unique(np.array(groups), return_index=True, return_inverse=True)
+    largest = values[first]
+    np.maximum.at(largest, numbers, values)
+    return largest[np.argsort(first)]
 
 
 def read_masks(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry) -> list[NDArray[np.bool_] | None]:

@@ -6,26 +6,30 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from zsad_bench import console
-from zsad_bench.batching import LoadedBatch, choose_references, compose_batches, load_batches
-from zsad_bench.data import Dataset, Sample
-from zsad_bench.encoder import ClipEncoder
+from zsad_bench.batching import choose_references, compose_batches
+from zsad_bench.data import Sample
+from zsad_bench.encoder import Encoder
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
-from zsad_bench.features import FeatureBatch
+from zsad_bench.feature_source import FeatureSource
+from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.labels import dataset_label
+from zsad_bench.listener import Listener
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
-from zsad_bench.preprocess import Geometry, normalise
-from zsad_bench.prompts import PromptEnsemble, TextCache, TextFeatures, load_ensemble
+from zsad_bench.preprocess import Geometry
+from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
+from zsad_bench.sharding import Predicted, Shard
 from zsad_bench.summaries import PixelSummary, summarise
 
 
@@ -37,7 +41,6 @@ class EvaluationOptions:
     seed: int = 0
     evaluation_size: int | None = None
     sweep200: bool = False
-    skip_unreadable: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,47 +67,103 @@ class _Stopwatch:
 class Evaluator:
     """A method on a dataset with an encoder, ready to evaluate one category after another.
 
+    Args:
+        source: the dataset, the encoder, and where features come from.
+        method: the plugin.
+        options: the protocol's variables.
+        wanted: what other methods will ask of the same images; encoded in the same pass if there is one.
+
     Raises:
-        UserError: on construction, when the method's settings do not fit the encoder or its prompts do not exist.
+        UserError: on construction, when the method's settings do not fit the encoder, its prompts do not exist, or it
+            refuses the dataset.
     """
 
-    def __init__(self, dataset: Dataset, method: Method, encoder: ClipEncoder, options: EvaluationOptions) -> None:
-        self.dataset, self.method, self.encoder, self.options = dataset, method, encoder, options
+    def __init__(
+        self, source: FeatureSource, method: Method, options: EvaluationOptions, wanted: FeatureRequest | None = None
+    ) -> None:
+        self.source, self.method, self.options, self.wanted = source, method, options, wanted
+        self.dataset, self.encoder = source.dataset, source.encoder
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
-        method.attach(encoder.spec, options.seed)
+        method.attach(self.encoder.spec, options.seed)
+        method.variant_on(dataset_label(self.dataset), self.dataset.categories)
         self.request = method.request()
         if self.ensemble is not None:
-            warn_unknown_states(encoder, self.ensemble)
+            warn_unknown_states(self.encoder, self.ensemble)
 
     def evaluate(
-        self, category: str, samples: Sequence[Sample], advance: Callable[[int], None] = lambda _: None
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        advance: Callable[[int], None] = lambda _: None,
+        listener: Listener | None = None,
     ) -> CategoryOutput:
-        """Predict and measure one category; ``advance`` hears how many images each batch had.
+        """Predict and measure one category.
+
+        Args:
+            category: of all the samples.
+            samples: its images.
+            advance: hears how many images each predicted batch had.
+            listener: hears how encoding goes on.
 
         Raises:
             UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite.
         """
+        return self.measure(category, samples, self.predict(category, samples, None, advance, listener))
+
+    def predict(
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        shard: Shard | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+        listener: Listener | None = None,
+    ) -> Predicted:
+        """Predictions of all batches of a category, or of those of a shard; see :meth:`evaluate`."""
         watch = _Stopwatch()
         with watch.time("text"):
             self.method.prepare(self._text(category))
         if self.method.k_shot:
             with watch.time("encode"):
                 self.method.take_references(self._references(category))
-        done: list[Sample] = []
-        unreadable: list[UserError] = []
+        batches = self._compose(category, samples)
+        mine = range(len(batches)) if shard is None else shard.batches(len(batches))
+        # Batches before the first one of a shard are predicted only for what the method remembers of them.
+        start = max(0, mine.start - self._lookback(shard))
+        chosen = batches[start : mine.stop] if mine else []
+        done: list[str] = []
+        unreadable: list[str] = []
         predictions: list[Prediction] = []
-        batches: list[int] = []
-        for number, loaded in enumerate(self._batches(category, samples, watch)):
-            unreadable += loaded.unreadable
-            if loaded.samples:
-                done += loaded.samples
-                batches += [number] * len(loaded.samples)
-                predictions.append(self._predict(loaded, watch))
-            advance(len(loaded.samples) + len(loaded.unreadable))
-        if not done:
-            raise UserError(f"{self.dataset.name}/{category}: no image could be read; the first: {unreadable[0]}")
+        numbers: list[int] = []
+        timed = replace(listener or Listener(), time=watch.time)
+        found = self.source.batches(category, chosen, self.request, self.wanted, timed, samples)
+        for number, batch in enumerate(found, start=start):
+            prediction = None
+            if batch.features is not None:
+                with watch.time("score"):
+                    prediction = self.method.predict(batch.features)
+            if number not in mine:
+                continue
+            unreadable += map(str, batch.unreadable)
+            if prediction is not None:
+                done += [sample.image_id for sample in batch.samples]
+                predictions.append(prediction)
+                numbers.append(number)
+            advance(len(batch.samples) + len(batch.unreadable))
+        return Predicted(tuple(done), tuple(predictions), tuple(numbers), tuple(unreadable), watch.seconds)
+
+    def measure(self, category: str, samples: Sequence[Sample], predicted: Predicted) -> CategoryOutput:
+        """Metrics of the predictions of a whole category; see :meth:`evaluate`."""
+        if not predicted.image_ids:
+            raise UserError(
+                f"{self.dataset.name}/{category}: no image could be read; the first: {predicted.unreadable[0]}"
+            )
+        by_id = {sample.image_id: sample for sample in samples}
+        done = [by_id[name] for name in predicted.image_ids]
+        sizes = zip(predicted.numbers, predicted.predictions, strict=True)
+        batches = [number for number, prediction in sizes for _ in range(len(prediction.scores))]
+        watch = _Stopwatch(dict(predicted.seconds))
         with watch.time("score"):
-            scores, maps = self._finish(category, predictions)
+            scores, maps = self._finish(category, predicted.predictions)
         with watch.time("metrics"):
             metrics, notes, summary = self._measure(done, scores, maps)
         images = [
@@ -115,47 +174,44 @@ class Evaluator:
             category=category,
             n_images=len(done),
             n_anomalous=sum(sample.label == 1 for sample in done),
-            n_skipped=len(unreadable),
+            n_skipped=len(predicted.unreadable),
             metrics=metrics,
-            notes="; ".join([f"left out: {error}" for error in unreadable] + notes),
+            notes="; ".join([f"left out: {error}" for error in predicted.unreadable] + notes),
             fingerprint=fingerprint(samples),
             images=tuple(sorted(images, key=lambda image: image.image_id)),
             timing=self._timing(watch, len(done)),
         )
         return CategoryOutput(result, done, maps, summary)
 
+    def _lookback(self, shard: Shard | None) -> int:
+        if shard is None:
+            return 0
+        if self.method.lookback is None:
+            raise UserError(
+                f"shard={shard.index}/{shard.count}: with these settings, predictions of {self.method.name} depend on "
+                "all batches before them; use shard_by=category"
+            )
+        return self.method.lookback
+
     def _text(self, category: str) -> TextFeatures | None:
         if self.ensemble is None:
             return None
         readable = self.ensemble.class_names == "readable"
         name = self.dataset.class_name(category) if readable else category
-        return text_cache(self.encoder).features(self.ensemble, name, self.dataset.is_texture(category))
+        return self.encoder.texts.features(self.ensemble, name, self.dataset.is_texture(category))
 
     def _references(self, category: str) -> FeatureBatch:
         seed = named_seed(self.options.seed, self.dataset.name, category, "references")
         chosen = choose_references(self.dataset, category, self.method.k_shot, seed)
-        pixels = self.encoder.preprocess([self.dataset.read_image(sample) for sample in chosen])
-        return self.encoder.encode(pixels, self.request, [sample.image_id for sample in chosen])
+        return self.source.references(category, chosen, self.request)
 
-    def _batches(self, category: str, samples: Sequence[Sample], watch: _Stopwatch) -> Iterator[LoadedBatch]:
+    def _compose(self, category: str, samples: Sequence[Sample]) -> list[list[Sample]]:
         seed = named_seed(self.options.seed, self.dataset.name, category)
-        batches = compose_batches(samples, self.options.batch_size, seed)
-        loader = load_batches(self.dataset, batches, self.encoder.geometry, self.options.skip_unreadable)
-        while True:
-            with watch.time("load"):
-                loaded = next(loader, None)
-            if loaded is None:
-                return
-            yield loaded
+        return compose_batches(samples, self.options.batch_size, seed)
 
-    def _predict(self, loaded: LoadedBatch, watch: _Stopwatch) -> Prediction:
-        with watch.time("encode"):
-            pixels = normalise(torch.from_numpy(loaded.pixels), self.encoder.mean, self.encoder.std)
-            features = self.encoder.encode(pixels, self.request, [sample.image_id for sample in loaded.samples])
-        with watch.time("score"):
-            return self.method.predict(features)
-
-    def _finish(self, category: str, predictions: list[Prediction]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _finish(
+        self, category: str, predictions: Sequence[Prediction]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         final = self.method.finalize(predictions)
         scores = torch.cat([prediction.scores for prediction in final]).float().cpu().numpy()
         maps = torch.cat([prediction.maps for prediction in final]).float().cpu().numpy()
@@ -188,14 +244,7 @@ class Evaluator:
         return {**seconds, "images_per_second": round(speed, 3), **machine}
 
 
-def text_cache(encoder: ClipEncoder) -> TextCache:
-    """The text embeddings of an encoder, kept with it so that all jobs share them."""
-    if encoder.texts is None:
-        encoder.texts = TextCache(encoder)
-    return encoder.texts
-
-
-def warn_unknown_states(encoder: ClipEncoder, ensemble: PromptEnsemble) -> None:
+def warn_unknown_states(encoder: Encoder, ensemble: PromptEnsemble) -> None:
     """Warn of state phrases of which the encoder knows no word: their embeddings say nothing about the state."""
     deaf = set()
     for phrase in (*ensemble.normal, *ensemble.abnormal):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -46,25 +46,31 @@ class Tap:
         stream: a surgery stream, or None for the ordinary residual stream.
         projected: apply ``ln_post`` and the visual projection, as CLIP does to its class token.
         after_attention: take the ordinary stream between the block's attention and its feed-forward network.
+        normed: apply ``ln_post`` alone, without the projection.
+        class_only: take the class-token row alone; the encoder then skips what only patches would need.
     """
 
     block: int
     stream: Stream | None = None
     projected: bool = False
     after_attention: bool = False
+    normed: bool = False
+    class_only: bool = False
 
     def __post_init__(self) -> None:
         if self.block < 1 and self.block != -1:
             raise ValueError(f"Tap.block is 1-based (or -1 for the last block), got {self.block}")
         if self.after_attention and self.stream is not None:
             raise ValueError("Tap.after_attention exists for the ordinary stream only")
+        if self.normed and self.projected:
+            raise ValueError("Tap.projected includes ln_post; Tap.normed is ln_post without the projection")
 
     def resolve(self, n_blocks: int) -> Tap:
         """The same tap with a positive block number; raises ValueError if the tower has fewer blocks."""
         block = n_blocks if self.block == -1 else self.block
         if block > n_blocks:
             raise ValueError(f"tap after block {block}, but the image tower has {n_blocks} blocks")
-        return Tap(block, self.stream, self.projected, self.after_attention)
+        return replace(self, block=block)
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,32 @@ class FeatureRequest:
     Attributes:
         taps: token taps.
         windows: side lengths, in patches, of the square windows (stride 1) that are embedded one by one.
+        views: numbers of augmented views (:data:`zsad_bench.views.VIEWS`) of which the class token is wanted.
         pixels: whether the method wants the pixel tensor and the ``encode`` callable.
     """
 
     taps: tuple[Tap, ...] = ()
     windows: tuple[int, ...] = ()
+    views: tuple[int, ...] = ()
     pixels: bool = False
+
+    def resolve(self, n_blocks: int) -> FeatureRequest:
+        """The same request with positive block numbers and every entry once, in a fixed order."""
+        return FeatureRequest(
+            taps=tuple(sorted({tap.resolve(n_blocks) for tap in self.taps}, key=repr)),
+            windows=tuple(sorted(set(self.windows))),
+            views=tuple(sorted(set(self.views))),
+            pixels=self.pixels,
+        )
+
+    def union(self, other: FeatureRequest) -> FeatureRequest:
+        """Everything that one of the two requests asks for; each entry once."""
+        return FeatureRequest(
+            taps=tuple(dict.fromkeys((*self.taps, *other.taps))),
+            windows=tuple(dict.fromkeys((*self.windows, *other.windows))),
+            views=tuple(dict.fromkeys((*self.views, *other.views))),
+            pixels=self.pixels or other.pixels,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,10 +115,12 @@ class FeatureBatch:
     Attributes:
         image_ids: one id per image, unique in the dataset.
         class_tokens: (B, D) projected class tokens, not normalised: CLIP's image embedding.
-        tokens: per tap (B, 1 + N, C), class token first; C is the embedding size if projected, else the width.
+        tokens: per tap (B, 1 + N, C), class token first, or (B, 1, C) if the tap wants that alone; C is the embedding
+            size if projected, else the width.
         grid: (h, w) patches, N = h * w, row-major.
         image_size: (H, W) pixels of the encoder's input, the size of anomaly maps.
         windows: per window side k (B, (h - k + 1) * (w - k + 1), D) projected class tokens, row-major positions.
+        views: per augmented view (B, D) projected class tokens.
         pixels: (B, 3, H, W) normalised images, only if requested.
         encode: encodes derived images of the same size, only if ``pixels`` was requested.
     """
@@ -103,6 +131,7 @@ class FeatureBatch:
     grid: tuple[int, int]
     image_size: tuple[int, int]
     windows: Mapping[int, Tensor] = field(default_factory=dict)
+    views: Mapping[int, Tensor] = field(default_factory=dict)
     pixels: Tensor | None = None
     encode: Callable[[Tensor, FeatureRequest], FeatureBatch] | None = None
 
@@ -110,7 +139,9 @@ class FeatureBatch:
         return len(self.image_ids)
 
     def patches(self, tap: Tap) -> Tensor:
-        """Patch tokens (B, N, C) of a requested tap."""
+        """Patch tokens (B, N, C) of a requested tap; raises ValueError if the tap takes the class token only."""
+        if tap.class_only:
+            raise ValueError(f"{tap} takes the class token only; request it without class_only to have patches")
         return self.tokens[tap][:, 1:]
 
     def class_token(self, tap: Tap) -> Tensor:
@@ -130,4 +161,5 @@ class FeatureBatch:
             grid=first.grid,
             image_size=first.image_size,
             windows={side: torch.cat([part.windows[side] for part in parts]) for side in first.windows},
+            views={view: torch.cat([part.views[view] for part in parts]) for view in first.views},
         )

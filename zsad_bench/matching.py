@@ -65,20 +65,26 @@ def select(batch: FeatureBatch, images: Sequence[int]) -> FeatureBatch:
         grid=batch.grid,
         image_size=batch.image_size,
         windows={side: vectors[rows] for side, vectors in batch.windows.items()},
+        views={view: vectors[rows] for view, vectors in batch.views.items()},
     )
 
 
-def aggregate(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Local neighbourhood aggregation (LNAMD of MuSc, arXiv 2401.16753): (B, N, C) -> unit vectors (B, N, C).
+def neighbourhood_means(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Local neighbourhood aggregation (LNAMD of MuSc, arXiv 2401.16753) before its L2 normalisation: (B, N, C).
 
     The tokens of an image are standardised together, one mean and one variance over all patches and channels; every
-    patch becomes the mean of the side x side patches around it; zeros beyond the border count; then L2 normalisation.
+    patch becomes the mean of the side x side patches around it; zeros beyond the border count.
     """
     standard = F.layer_norm(patches, patches.shape[1:])
-    if side > 1:
-        maps = standard.transpose(1, 2).unflatten(2, grid)
-        standard = F.avg_pool2d(maps, side, stride=1, padding=side // 2).flatten(2).transpose(1, 2)
-    return F.normalize(standard, dim=-1)
+    if side == 1:
+        return standard
+    maps = standard.transpose(1, 2).unflatten(2, grid)
+    return F.avg_pool2d(maps, side, stride=1, padding=side // 2).flatten(2).transpose(1, 2)
+
+
+def aggregate(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Local neighbourhood aggregation, see :func:`neighbourhood_means`: (B, N, C) -> unit vectors (B, N, C)."""
+    return F.normalize(neighbourhood_means(patches, grid, side), dim=-1)
 
 
 def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) -> Tensor:

@@ -51,10 +51,12 @@ class Method(ABC):
         seed: the job's seed, set by :meth:`attach`.
         k_shot: normal reference images per category that the method wants; above 0 only in setting ``few_shot``.
         prompts: name of the prompt ensemble, or None for methods without text.
+        lookback: how many batches before a batch, of the same category, its prediction depends on; None means all.
     """
 
     setting: ClassVar[Setting]
     k_shot: int = 0
+    lookback: int | None = 0
     encoder: EncoderSpec
     seed: int
 
@@ -70,6 +72,15 @@ class Method(ABC):
         """Take note of the encoder's dimensions and the job's seed; override to check that the settings fit."""
         self.encoder = encoder
         self.seed = seed
+
+    def variant_on(self, dataset: str, categories: Sequence[str]) -> str:
+        """The ``variant`` of rows on a dataset; override to label or refuse data that was trained on.
+
+        Args:
+            dataset: the name that rows give to it.
+            categories: those to be evaluated.
+        """
+        return self.variant
 
     def generator(self, *names: str) -> torch.Generator:
         """Random numbers for an image (or a group of images), whatever was computed before it.

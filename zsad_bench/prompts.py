@@ -6,6 +6,7 @@ encodes them once and hands over the raw embeddings of every prompt.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from importlib import resources
@@ -17,10 +18,13 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from yaml import YAMLError
 
 from zsad_bench.errors import UserError
+from zsad_bench.files import atomic_path
 
 AVERAGES = ("unit", "raw")
 
@@ -149,21 +153,58 @@ class TextEncoder(Protocol):
 
 
 class TextCache:
-    """Text embeddings by content: the same words are encoded once per encoder."""
+    """Text embeddings by content: a list of prompts is encoded once per encoder, and kept on disk if a folder is given.
+
+    A list is always encoded as a whole, so its embeddings do not depend, not even in the last bits, on what else was
+    encoded before.
+
+    Attributes:
+        folder: where embeddings are kept between runs; None keeps them in memory only.
+        may_encode: False refuses to encode lists that are not known.
+    """
 
     def __init__(self, encoder: TextEncoder) -> None:
+        self.folder: Path | None = None
+        self.may_encode = True
         self._encoder = encoder
         self._known: dict[str, Tensor] = {}
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """(n, D) embeddings in the order of the prompts; only texts not seen before are encoded."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
-        if new:
-            self._known.update(zip(new, self._encoder.encode_text(new), strict=True))
-        return torch.stack([self._known[prompt] for prompt in prompts])
+        """(n, D) embeddings in the order of the prompts.
+
+        Raises:
+            UserError: encoding is not allowed and the list is not known, or the folder cannot be written.
+        """
+        key = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
+        if key not in self._known:
+            stored = None if self.folder is None else _read_embeddings(self.folder / f"{key}.safetensors", len(prompts))
+            if stored is None:
+                stored = self._encode(prompts, key)
+            self._known[key] = stored
+        return self._known[key]
+
+    def _encode(self, prompts: list[str], key: str) -> Tensor:
+        if not self.may_encode:
+            raise UserError("overwrite=cached: text embeddings are not stored; run without it to encode them")
+        distinct = list(dict.fromkeys(prompts))
+        vectors = dict(zip(distinct, self._encoder.encode_text(distinct), strict=True))
+        embeddings = torch.stack([vectors[prompt] for prompt in prompts])
+        if self.folder is not None:
+            with atomic_path(self.folder / f"{key}.safetensors") as path:
+                save_file({"embeddings": embeddings.cpu().contiguous()}, path)
+        return embeddings
 
     def features(self, ensemble: PromptEnsemble, class_name: str, is_texture: bool = False) -> TextFeatures:
         """Text features of a class."""
         normal, abnormal = ensemble.write(class_name, is_texture)
         embeddings = self.encode(normal + abnormal)
         return TextFeatures(class_name, embeddings[: len(normal)], embeddings[len(normal) :], ensemble.average)
+
+
+def _read_embeddings(path: Path, count: int) -> Tensor | None:
+    """Stored embeddings (count, D), or None if there are none that can be used."""
+    try:
+        embeddings = load_file(path)["embeddings"]
+    except (OSError, KeyError, SafetensorError):
+        return None
+    return embeddings if len(embeddings) == count else None

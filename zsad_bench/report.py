@@ -19,9 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zsad_bench import console
 from zsad_bench.errors import UserError
+from zsad_bench.files import write_atomic
 from zsad_bench.leaderboard import BoardOptions
 from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
-from zsad_bench.results import write_atomic
 from zsad_bench.runs import read_runs
 from zsad_bench.tables import csv_text
 

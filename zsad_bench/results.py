@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from zsad_bench.bootstrap import Replicates, bootstrap
-from zsad_bench.errors import UserError
+from zsad_bench.files import atomic_path, write_atomic
 from zsad_bench.summaries import PixelSummary
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
@@ -105,36 +102,6 @@ class CategoryResult:
     timing: dict[str, float | str] = field(default_factory=dict)
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, so nobody reads half a file.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another results_dir"
-        ) from None
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all; raises UserError if the folder cannot be written."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
 def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: None if math.isnan(value) else float(value) for key, value in values.items()}
 
@@ -154,6 +121,10 @@ class JobFolder:
     def category_file(self, category: str) -> Path:
         """Where a finished category lies."""
         return self.path / "categories" / f"{category.replace('/', '_')}.json"
+
+    def part_folder(self, category: str) -> Path:
+        """Where the shards of a category leave their predictions."""
+        return self.path / "parts" / category.replace("/", "_")
 
     def save(self, result: CategoryResult, summary: PixelSummary | None = None) -> None:
         """Keep a finished category. Its summary and replicates come first: the JSON file says that it is finished."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,57 +10,71 @@ from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
 from zsad_bench.batching import limited
-from zsad_bench.config import CONFIG_MODULE, identity, without_seed
+from zsad_bench.config import identity, without_seed
 from zsad_bench.data import Dataset, Sample
-from zsad_bench.encoder import ClipEncoder, shared_encoder
+from zsad_bench.encoder import LazyEncoder, shared_encoder
+from zsad_bench.encoder_plan import weights_label
 from zsad_bench.evaluation import fingerprint
 from zsad_bench.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.feature_source import FeatureSource
+from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
+from zsad_bench.sharding import Parts, Predicted, Shard
 from zsad_bench.sheets import write_maps, write_worst
+from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
+from zsad_bench.union import read_union
 from zsad_bench.weights import local_weights_sha256, native_image_size
 
 
-def build_encoder(config: DictConfig) -> ClipEncoder:
+def configured_encoder(config: DictConfig) -> LazyEncoder:
     """The encoder of a job, shared by all jobs of this process that ask for the same one."""
     options = cast(dict[str, Any], OmegaConf.to_container(config.encoder, resolve=True))
     return shared_encoder(**options)
 
 
-def dataset_label(dataset: Dataset) -> str:
-    """What rows call the dataset: its name, unless that is a published name and the categories are others.
-
-    Any MVTec-style folder can be read with ``dataset=mvtec``; its numbers must not pass for those of MVTec AD. They get
-    the root folder's name, or whatever ``dataset.name`` says.
-    """
-    genuine = all(dataset.has_class_name(category) for category in dataset.categories)
-    return dataset.name if genuine or dataset.name not in bundled_dataset_names() else dataset.root.resolve().name
+@lru_cache(maxsize=2)
+def _shared_store(mode: str, root: str, max_gb: float) -> FeatureStore:
+    return MemoryStore(max_gb) if mode == "memory" else DiskStore(Path(root).expanduser(), max_gb)
 
 
-@lru_cache(maxsize=1)
-def bundled_dataset_names() -> frozenset[str]:
-    """Names that the YAML files in ``conf/dataset`` give."""
-    folder = resources.files(CONFIG_MODULE) / "dataset"
-    texts = [entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return frozenset(str(OmegaConf.select(OmegaConf.create(text), "name")) for text in texts)
+def configured_store(config: DictConfig) -> FeatureStore | None:
+    """Where features are kept, shared by all jobs of this process; None if they are not."""
+    features = config.features
+    return None if features.mode == "off" else _shared_store(features.mode, features.root or "", features.max_gb)
+
+
+def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
+    """Where a job's features come from."""
+    encoder, store = configured_encoder(config), configured_store(config)
+    may_encode = config.overwrite != "cached"
+    encoder.texts.may_encode = may_encode
+    if isinstance(store, DiskStore):
+        encoder.texts.folder = store.root / encoder.plan.key / "texts"
+    return FeatureSource(dataset, encoder, store, skip_unreadable=config.on_error == "skip", may_encode=may_encode)
 
 
 def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
-    """The columns that identify a job's rows; nothing of the encoder is loaded."""
+    """The columns that identify a job's rows; nothing of the encoder is loaded.
+
+    Raises:
+        UserError: the method refuses the dataset.
+    """
     protocol = [dataset.protocol]
     if config.dataset.get("categories") is not None:
         protocol.append(f"categories {'+'.join(dataset.categories)}")
     protocol += [f"{key} {config[key]}" for key in ("limit", "evaluation_size") if config[key] is not None]
     model, pretrained = config.encoder.model, config.encoder.pretrained
+    label = dataset_label(dataset)
     return JobInfo(
         method=method.name,
-        variant=method.variant,
+        variant=method.variant_on(label, dataset.categories),
         setting=method.setting,
-        dataset=dataset_label(dataset),
+        dataset=label,
         protocol=", ".join(protocol),
         encoder=Path(model).stem if model.endswith(".json") else model,
-        pretrained="random" if pretrained is None else Path(pretrained).name,
+        pretrained=weights_label(pretrained),
         image_size=config.encoder.image_size or native_image_size(model),
         batch_size=config.batch_size,
         seed=config.seed,
@@ -81,35 +94,71 @@ def run_job(config: DictConfig, run_folder: Path) -> JobFolder:
     method = build(config.method, Method, "method")  # type: ignore[type-abstract]
     folder = JobFolder(run_folder, describe(config, method, dataset))
     folder.start(OmegaConf.to_yaml(config, resolve=True))
+    if config.overwrite == "never":
+        return folder
     todo = _unfinished(config, dataset, folder)
     if not todo:
         console.err.print(f"{folder.path.name}: finished already; overwrite=always computes it again", style="dim")
         return folder
-    encoder = build_encoder(config)
-    if encoder.weights.path is None:
+    source = configured_source(config, dataset)
+    if source.encoder.weights.path is None:
         console.warn(
             "encoder.pretrained=null: the weights are random. The numbers mean nothing; "
             "they only show that the pipeline runs."
         )
-    options = EvaluationOptions(
-        config.batch_size, config.seed, config.evaluation_size, config.sweep200, config.on_error == "skip"
-    )
-    evaluator = Evaluator(dataset, method, encoder, options)
-    with console.progress() as bar:
-        task = bar.add_task(folder.info.folder, total=sum(len(samples) for samples in todo.values()))
+    options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
+    evaluator = Evaluator(source, method, options, read_union(run_folder, config))
+    shard = None if config.shard is None else Shard.parse(config.shard)
+    if shard is not None and config.shard_by == "category":
+        mine = shard.categories(dataset.categories)
+        todo, shard = {category: todo[category] for category in mine if category in todo}, None
+    with console.JobProgress(folder.info.folder, sum(len(samples) for samples in todo.values())) as bar:
         for category, samples in todo.items():
-            bar.update(task, description=f"{method.name} {dataset.name}/{category}")
-            output = evaluator.evaluate(category, samples, advance=lambda count: bar.advance(task, count))
-            write_maps(
-                folder.path / "maps", category, dataset, output.samples, output.maps, config.maps, encoder.geometry
-            )
-            if config.maps != "none":
-                scores = {image.image_id: image.score for image in output.result.images}
-                write_worst(
-                    folder.path / "maps", category, dataset, output.samples, output.maps, scores, encoder.geometry
-                )
-            folder.save(output.result, output.summary)
+            bar.category(f"{method.name} {dataset.name}/{category}")
+            if shard is None:
+                predicted = evaluator.predict(category, samples, None, bar.predicted, bar.listener)
+                _finish(config, evaluator, folder, category, samples, predicted)
+            else:
+                _shard(config, evaluator, folder, category, samples, shard, bar)
     return folder
+
+
+def _finish(
+    config: DictConfig,
+    evaluator: Evaluator,
+    folder: JobFolder,
+    category: str,
+    samples: list[Sample],
+    predicted: Predicted,
+) -> None:
+    """Measure a category and keep the result."""
+    output = evaluator.measure(category, samples, predicted)
+    dataset, geometry = evaluator.dataset, evaluator.encoder.geometry
+    pictures = folder.path / "maps"
+    write_maps(pictures, category, dataset, output.samples, output.maps, config.maps, geometry)
+    if config.maps != "none":
+        scores = {image.image_id: image.score for image in output.result.images}
+        write_worst(pictures, category, dataset, output.samples, output.maps, scores, geometry)
+    folder.save(output.result, output.summary)
+
+
+def _shard(
+    config: DictConfig,
+    evaluator: Evaluator,
+    folder: JobFolder,
+    category: str,
+    samples: list[Sample],
+    shard: Shard,
+    bar: console.JobProgress,
+) -> None:
+    """Predict a shard's batches of a category; finish the category if all other shards are there."""
+    parts = Parts(folder.part_folder(category), shard.count, fingerprint(samples))
+    if config.overwrite == "always" or parts.load(shard) is None:
+        parts.save(shard, evaluator.predict(category, samples, shard, bar.predicted, bar.listener))
+    with parts.alone():
+        if (whole := parts.load_all()) is not None:
+            _finish(config, evaluator, folder, category, samples, whole)
+            parts.clear()
 
 
 def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, cast
 
 from omegaconf import OmegaConf
 
@@ -167,7 +168,7 @@ class WandbTracker(Tracker):
             project=self.project,
             name=job.name,
             config=job.params,
-            mode=self.mode,  # type: ignore[arg-type]
+            mode=cast(Literal["offline", "online", "disabled"], self.mode),
             dir=str(self.folder),
             reinit="finish_previous",
         )

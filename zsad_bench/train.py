@@ -23,9 +23,10 @@ from zsad_bench import console
 from zsad_bench.config import GROUPS, compose_config
 from zsad_bench.data import Dataset
 from zsad_bench.errors import UserError
+from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
-from zsad_bench.runner import build_encoder, dataset_label
+from zsad_bench.runner import configured_encoder
 from zsad_bench.training import TrainableMethod, TrainingOptions, train
 from zsad_bench.weights import did_you_mean
 
@@ -64,7 +65,7 @@ def run(overrides: Sequence[str]) -> Path:
     if not isinstance(method, TrainableMethod):
         raise UserError(f"method={method.name}: has nothing to train; use method=clip_ad_plus")
     dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
-    encoder = build_encoder(config)
+    encoder = configured_encoder(config).load()
     if encoder.weights.path is None:
         console.warn("encoder.pretrained=null: the encoder's weights are random, so the training means nothing")
     default = f"checkpoints/{method.name}_{dataset_label(dataset)}_{encoder.spec.name}.safetensors"

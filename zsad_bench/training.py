@@ -1,45 +1,33 @@
-"""Methods with trained parameters: the contract, the training program and checkpoints with their provenance.
+"""Methods with trained parameters: the contract, and the training loop. CLIP itself stays frozen.
 
-CLIP itself stays frozen. A checkpoint is a safetensors file; its metadata say on which images, with which encoder and
-with which settings it was trained. It holds no date and no path, so the same training gives the same file.
+What a training leaves behind is a :class:`~zsad_bench.checkpoint.Checkpoint`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zsad_bench import console
 from zsad_bench.batching import limited, load_batches
+from zsad_bench.checkpoint import Checkpoint, Facts, encoder_facts, image_mark
 from zsad_bench.data import SPLITS, Dataset, Sample, Split
 from zsad_bench.encoder import ClipEncoder, EncoderSpec
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import fingerprint, read_masks
-from zsad_bench.evaluator import text_cache
 from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
-from zsad_bench.preprocess import normalise
 from zsad_bench.prompts import TextFeatures, load_ensemble
-from zsad_bench.results import atomic_path
-from zsad_bench.runner import dataset_label
 from zsad_bench.seeds import named_seed
-
-FORMAT = "zsad-bench checkpoint 1"
-# One metadata entry: safetensors writes several in an order of its own, and equal trainings would give unequal files.
-METADATA_KEY = "zsad_bench"
-Facts = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -105,77 +93,6 @@ class TrainableMethod(Method):
         """Further settings of the method that enter the loss, for the record."""
 
 
-def encoder_facts(spec: EncoderSpec) -> Facts:
-    """The encoder that a checkpoint belongs to. The image size is free: parameters act on tokens."""
-    names = ("name", "weights", "n_blocks", "width", "embed_dim")
-    return {f"encoder.{key}": str(getattr(spec, key)) for key in names}
-
-
-def image_mark(image_id: str) -> str:
-    """12 hex digits that stand for an image in a checkpoint's list of training images."""
-    return hashlib.sha256(image_id.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Trained tensors and where they come from.
-
-    Attributes:
-        tensors: parameters by name.
-        facts: provenance, all as text: ``dataset``, ``categories``, ``encoder.name``, ``epochs``, ``seed`` ...
-    """
-
-    tensors: dict[str, Tensor]
-    facts: Facts
-
-    def save(self, path: Path) -> None:
-        """Write it atomically; raises UserError if the folder cannot be written."""
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {METADATA_KEY: json.dumps({"format": FORMAT, **self.facts}, sort_keys=True)})
-
-    @staticmethod
-    def load(path: Path, expected: Facts | None = None) -> Checkpoint:
-        """Read a checkpoint.
-
-        Args:
-            path: a file that the training program wrote.
-            expected: facts it must have.
-
-        Raises:
-            UserError: no such file, another kind of file, or a fact that differs.
-        """
-        if not path.is_file():
-            raise UserError(f"method.checkpoint={path}: no such file")
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts: Facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"method.checkpoint={path}: not a readable safetensors file ({error})") from None
-        if facts.pop("format", None) != FORMAT:
-            raise UserError(
-                f"method.checkpoint={path}: not a checkpoint of this program; make one with python -m zsad_bench.train"
-            )
-        for key, value in (expected or {}).items():
-            if facts.get(key) != value:
-                raise UserError(
-                    f"method.checkpoint={path}: it was trained with {key}={facts.get(key)} and this run has "
-                    f"{key}={value}; change that, or train another with python -m zsad_bench.train"
-                )
-        return Checkpoint(tensors, facts)
-
-    def refuse_seen(self, image_ids: Iterable[str]) -> None:
-        """Raise UserError if one of the images was trained on, by its name in the dataset."""
-        marks = set(self.facts.get("images", "").split())
-        seen = next((image_id for image_id in image_ids if image_mark(image_id) in marks), None)
-        if seen is not None:
-            raise UserError(
-                f"method.checkpoint: it was trained on {seen} (dataset {self.facts.get('dataset')}); results on "
-                "training images say nothing. Evaluate on another dataset, or set method.allow_seen=true"
-            )
-
-
 def train_step(
     method: TrainableMethod, optimizer: torch.optim.Optimizer, batch: FeatureBatch, text: Tensor, masks: Tensor
 ) -> float:
@@ -217,7 +134,7 @@ class _TrainingSet:
     def _encode(
         self, samples: Sequence[Sample], pixels: NDArray[np.uint8]
     ) -> dict[Sample, tuple[FeatureBatch, Tensor]]:
-        images = normalise(torch.from_numpy(pixels), self.encoder.mean, self.encoder.std)
+        images = self.encoder.normalise(pixels)
         batch = self.encoder.encode(images, self.request, [sample.image_id for sample in samples])
         masks = read_masks(self.dataset, samples, self.encoder.geometry)
         fresh = {}
@@ -345,7 +262,7 @@ def _text(
 ) -> dict[str, Tensor]:
     """Text vectors (2, D) by category, with gradients allowed to pass."""
     assert method.prompts is not None
-    ensemble, cache, vectors = load_ensemble(method.prompts), text_cache(encoder), {}
+    ensemble, cache, vectors = load_ensemble(method.prompts), encoder.texts, {}
     for category in categories:
         name = dataset.class_name(category) if ensemble.class_names == "readable" else category
         features = cache.features(ensemble, name, dataset.is_texture(category))

@@ -26,9 +26,11 @@ def warp(pixels: Tensor, theta: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W), bilinear; beyond the border the image is mirrored.
     """
-    # One grid for all images: made image by image, its rounding would depend on how many there are.
-    grid = F.affine_grid(theta[None].to(pixels), [1, *pixels.shape[1:]], align_corners=True)
-    grid = grid.expand(len(pixels), -1, -1, -1)
+    x, y = (torch.linspace(-1, 1, side).double() for side in reversed(pixels.shape[2:]))
+    # Coordinates are rounded to float32 twice, as in the recorded run of the official code. A float32 matrix product
+    # (``affine_grid``) rounds in an order of its own on every kind of processor, which moves values by up to 5e-5.
+    rows = [(row[0] * x + row[2]).float().double()[None, :] + row[1] * y[:, None] for row in theta.double()]
+    grid = torch.stack(rows, dim=-1).to(pixels)[None].expand(len(pixels), -1, -1, -1)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TypedDict, cast
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from zsad_bench.errors import UserError
+from zsad_bench.hashing import file_sha256
 
 HUB_FILE = "open_clip_model.safetensors"
 DEMO_HINT = "to try the pipeline without them use encoder=demo dataset=demo"
@@ -39,12 +38,10 @@ class Weights:
     """Where weights come from.
 
     Attributes:
-        label: what result rows show: the tag, the file's name, or ``random``.
         path: local file, or None for random initialisation.
         sha256: of a file that the user gave; None for tags (open_clip checks those) and random weights.
     """
 
-    label: str
     path: Path | None = None
     sha256: str | None = None
 
@@ -86,21 +83,6 @@ def did_you_mean(word: str, choices: list[str]) -> str:
     return f"; choose from {', '.join(sorted(choices))}" if len(choices) <= 12 else ""
 
 
-@lru_cache(maxsize=32)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, remembered while its size and time of change stay the same."""
-    state = path.stat()
-    return _sha256(path, state.st_size, state.st_mtime_ns)
-
-
 def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
@@ -118,7 +100,7 @@ def find_weights(model: str, pretrained: str | None, sha256: str | None = None) 
         UserError: unknown tag, missing file, wrong checksum, QuickGELU mismatch between tag and model, or no network.
     """
     if pretrained is None:
-        return Weights("random")
+        return Weights()
     path = local_path(pretrained)
     if path.suffix in {".pt", ".pth", ".bin", ".safetensors"} or path.exists():
         if not path.is_file():
@@ -130,7 +112,7 @@ def find_weights(model: str, pretrained: str | None, sha256: str | None = None) 
                 f"{path}: its SHA-256 is {actual[:12]}... and encoder.sha256 asks for {sha256[:12]}...: the file is "
                 "damaged or another one; restore it (for bundled weights reinstall zsad-bench)"
             )
-        return Weights(path.name, path, actual)
+        return Weights(path, actual)
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained not in tags:
         raise UserError(
@@ -138,7 +120,7 @@ def find_weights(model: str, pretrained: str | None, sha256: str | None = None) 
             "A local .pt or .safetensors file works too."
         )
     _refuse_wrong_gelu(model, pretrained, f"tag {pretrained}")
-    return Weights(pretrained, _download(model, pretrained))
+    return Weights(_download(model, pretrained))
 
 
 def _refuse_wrong_gelu(model: str, tag: str | None, source: str) -> None:

@@ -1,0 +1,172 @@
+"""Features from the store: no image is encoded twice, and the numbers do not depend on where features came from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import TINY_MODEL, comparable_tables, save_image
+from zsad_bench import load_dataset, load_encoder
+from zsad_bench.__main__ import main
+from zsad_bench.encoder import ClipEncoder, shared_encoder
+from zsad_bench.errors import UserError
+from zsad_bench.feature_source import GROUP, FeatureSource
+from zsad_bench.features import FeatureRequest, Stream, Tap
+from zsad_bench.store import DiskStore, MemoryStore
+
+TAPS = (Tap(2), Tap(-1, Stream(("v",), embedding=True), projected=True))
+REQUEST = FeatureRequest(taps=TAPS, windows=(2,), views=(0, 5))
+ENCODER = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu"]
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of images of every call of an encoder."""
+    calls: list[int] = []
+    original = ClipEncoder.encode
+
+    def counting(self: ClipEncoder, pixels: torch.Tensor, *rest: object) -> object:
+        calls.append(len(pixels))
+        return original(self, pixels, *rest)
+
+    monkeypatch.setattr(ClipEncoder, "encode", counting)
+    return calls
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_stored_features_are_the_encoders(kind: str, tmp_path: Path, photo_folder: Path, encoded: list[int]) -> None:
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples = dataset.samples("plate")
+    (direct,) = FeatureSource(dataset, encoder).batches("plate", [samples], REQUEST)
+    encoded.clear()
+    store = MemoryStore(1.0) if kind == "memory" else DiskStore(tmp_path / "store", 1.0)
+    for _ in range(2):
+        source = FeatureSource(dataset, encoder, store)
+        batches = list(source.batches("plate", [samples[5:], samples[:5]], REQUEST))
+        found = [batch.features for batch in batches if batch.features is not None]
+        assert [batch.image_ids for batch in found] == [
+            tuple(sample.image_id for sample in part) for part in (samples[5:], samples[:5])
+        ]
+        assert direct.features is not None
+        for tap, tokens in direct.features.tokens.items():
+            torch.testing.assert_close(torch.cat([found[1].tokens[tap], found[0].tokens[tap]]), tokens)
+        torch.testing.assert_close(found[0].windows[2], direct.features.windows[2][5:])
+        torch.testing.assert_close(found[1].views[5], direct.features.views[5][:5])
+        torch.testing.assert_close(found[1].views[0], found[1].class_tokens)
+    assert sum(encoded) == len(samples) <= GROUP
+
+
+def test_more_is_asked_later(tmp_path: Path, photo_folder: Path, encoded: list[int]) -> None:
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples, source = dataset.samples("plate"), FeatureSource(dataset, encoder, DiskStore(tmp_path / "store", 1.0))
+    list(source.batches("plate", [samples], FeatureRequest(taps=(Tap(2),)), FeatureRequest(windows=(3,))))
+    list(source.batches("plate", [samples], FeatureRequest(windows=(3,))))
+    assert sum(encoded) == 12
+    list(source.batches("plate", [samples], FeatureRequest(taps=(Tap(1),))))
+    assert sum(encoded) == 24
+
+
+def test_a_store_that_is_too_small_only_costs_time(
+    tmp_path: Path, photo_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(12, 12 + 2 * GROUP):
+        save_image(photo_folder / "plate" / "test" / "good" / f"{index:03}.png", np.full((9, 9, 3), index, np.uint8))
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples, source = dataset.samples("plate"), FeatureSource(dataset, encoder, DiskStore(tmp_path / "store", 1e-9))
+    batches = list(source.batches("plate", [samples[:30], samples[30:]], FeatureRequest(taps=(Tap(2),))))
+    assert sum(len(batch.features) for batch in batches if batch.features is not None) == len(samples)
+    assert capsys.readouterr().err.count("features.max_gb") == 1
+
+
+def test_unreadable_images_are_counted_every_time(tmp_path: Path, photo_folder: Path) -> None:
+    broken = next((photo_folder / "plate" / "test" / "good").iterdir())
+    broken.write_bytes(broken.read_bytes()[:60])
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples, store = dataset.samples("plate"), DiskStore(tmp_path / "store", 1.0)
+    for request in (FeatureRequest(), FeatureRequest(), FeatureRequest(pixels=True)):
+        source = FeatureSource(dataset, encoder, store, skip_unreadable=True)
+        batches = list(source.batches("plate", [samples[:6], samples[6:]], request))
+        assert sum(len(batch.samples) for batch in batches) == 11
+        assert [broken.name in str(error) for batch in batches for error in batch.unreadable] == [True]
+    with pytest.raises(UserError, match=broken.name):
+        list(FeatureSource(dataset, encoder, store).batches("plate", [samples], FeatureRequest()))
+
+
+def test_derived_images_are_known_again(tmp_path: Path, photo_folder: Path, encoded: list[int]) -> None:
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples, store = dataset.samples("plate"), DiskStore(tmp_path / "store", 1.0)
+    results = []
+    for _ in range(2):
+        (batch,) = FeatureSource(dataset, encoder, store).batches("plate", [samples[:3]], FeatureRequest(pixels=True))
+        assert batch.features is not None
+        assert batch.features.pixels is not None
+        assert batch.features.encode is not None
+        results.append(batch.features.encode(batch.features.pixels.flip(-1), REQUEST).tokens)
+    assert sum(encoded) == 6
+    for tap, tokens in results[0].items():
+        assert torch.equal(tokens, results[1][tap])
+
+
+def sweep(photos: Path, *arguments: str) -> int:
+    shared_encoder.cache_clear()
+    return main(["-m", *arguments, "dataset=mvtec", f"dataset.root={photos}", *ENCODER, "maps=none"])
+
+
+def test_a_sweep_encodes_every_image_once_and_a_second_one_none(photo_folder: Path, encoded: list[int]) -> None:
+    methods = "method=winclip,anoclip,clip_ad,musc,fiseclip"
+    assert sweep(photo_folder, methods, "batch_size=1,5,all", "name=first") == 0
+    assert sum(encoded) == 12
+    encoded.clear()
+    assert sweep(photo_folder, methods, "batch_size=1,5,all", "name=second", "overwrite=cached") == 0
+    assert encoded == []
+    assert comparable_tables(Path("results/second")) == comparable_tables(Path("results/first"))
+
+
+def test_numbers_do_not_depend_on_the_store(photo_folder: Path) -> None:
+    tables = {}
+    for mode in ("off", "memory", "disk"):
+        assert sweep(photo_folder, "method=winclip,musc", "batch_size=5", f"features={mode}", f"name={mode}") == 0
+        tables[mode] = pd.read_csv(f"results/{mode}/images.csv")
+    assert tables["memory"].equals(tables["disk"])
+    assert tables["off"].drop(columns="score").equals(tables["disk"].drop(columns="score"))
+    np.testing.assert_allclose(tables["off"]["score"], tables["disk"]["score"], rtol=2e-4)
+
+
+def test_cached_names_what_is_missing(photo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(photo_folder, "method=winclip", "name=run") == 0
+    capsys.readouterr()
+    assert sweep(photo_folder, "method=winclip,musc", "name=run", "overwrite=cached") == 2
+    message = capsys.readouterr().err
+    assert "features of 12 images are not stored" in message
+    assert "Traceback" not in message
+    board = pd.read_csv("results/run/leaderboard.csv")
+    assert dict(zip(board["method"], board["categories"], strict=True)) == {"winclip": "1/1", "musc": "0/1"}
+
+
+def test_never_only_makes_the_tables(photo_folder: Path, encoded: list[int]) -> None:
+    assert sweep(photo_folder, "method=winclip", "name=run") == 0
+    expected = Path("results/run/metrics.csv").read_bytes()
+    Path("results/run/metrics.csv").unlink()
+    shutil.rmtree(photo_folder / "plate" / "ground_truth")
+    encoded.clear()
+    assert sweep(photo_folder, "method=winclip", "name=run", "overwrite=never") == 0
+    assert Path("results/run/metrics.csv").read_bytes() == expected
+    assert encoded == []
+
+
+def test_a_sweep_stops_at_its_first_failure_if_asked(photo_folder: Path) -> None:
+    for extra, finished in (("fail_fast=true", 0), ("fail_fast=false", 1)):
+        name = f"name={extra.replace('=', '-')}"
+        assert sweep(photo_folder, "method=winclip,musc", "++method.windows=[9]", "overwrite=missing", extra, name) != 0
+        assert len(list(Path("results").glob(f"{name.removeprefix('name=')}/jobs/*/categories/*.json"))) <= finished

@@ -1,0 +1,77 @@
+"""The parts of a feature request by name: what the feature store keeps one by one, and how a batch is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from zsad_bench.encoder import EncoderSpec
+from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
+
+CLASS = "class"
+
+
+def tap_name(tap: Tap) -> str:
+    """A name for a resolved tap, for example ``tap.12`` or ``tap.12.v1.0.e.projected``."""
+    parts = ["tap", str(tap.block)]
+    if tap.stream is not None:
+        stream = tap.stream
+        parts += [f"{''.join(stream.attention)}{stream.start}", str(stream.restart)]
+        parts += ["e"] if stream.embedding else []
+    parts += ["projected"] if tap.projected else []
+    parts += ["normed"] if tap.normed else []
+    parts += ["after_attention"] if tap.after_attention else []
+    parts += ["class"] if tap.class_only else []
+    return ".".join(parts)
+
+
+def window_name(side: int) -> str:
+    """Name of the embeddings of all windows of a side length."""
+    return f"window.{side}"
+
+
+def view_name(view: int) -> str:
+    """Name of the class token of an augmented view; view 0 is the image itself."""
+    return f"view.{view}" if view else CLASS
+
+
+def items_of(request: FeatureRequest, n_blocks: int) -> dict[str, FeatureRequest]:
+    """Name -> the request for this part alone; the class token, which every batch has, comes first."""
+    resolved = request.resolve(n_blocks)
+    return {
+        CLASS: FeatureRequest(),
+        **{tap_name(tap): FeatureRequest(taps=(tap,)) for tap in resolved.taps},
+        **{window_name(side): FeatureRequest(windows=(side,)) for side in resolved.windows},
+        **{view_name(view): FeatureRequest(views=(view,)) for view in resolved.views if view},
+    }
+
+
+def split(batch: FeatureBatch, names: Sequence[str], n_blocks: int) -> dict[str, Tensor]:
+    """The named parts of an encoded batch, each with one entry per image first."""
+    found = {tap_name(tap.resolve(n_blocks)): tokens for tap, tokens in batch.tokens.items()}
+    found |= {window_name(side): vectors for side, vectors in batch.windows.items()}
+    found |= {view_name(view): vectors for view, vectors in batch.views.items()}
+    found[CLASS] = batch.class_tokens
+    return {name: found[name] for name in names}
+
+
+def assemble(
+    items: Mapping[str, Tensor], request: FeatureRequest, spec: EncoderSpec, image_ids: Sequence[str]
+) -> FeatureBatch:
+    """The batch that ``request`` asked for, from its parts (float32)."""
+    return FeatureBatch(
+        image_ids=tuple(image_ids),
+        class_tokens=items[CLASS],
+        tokens={tap: items[tap_name(tap.resolve(spec.n_blocks))] for tap in request.taps},
+        grid=spec.grid,
+        image_size=(spec.image_size, spec.image_size),
+        windows={side: items[window_name(side)] for side in request.windows},
+        views={view: items[view_name(view)] for view in request.views},
+    )
+
+
+def stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Parts of single images as parts of a batch, in float32."""
+    return {name: torch.stack([row[name] for row in rows]).float() for name in rows[0]}

@@ -1,0 +1,319 @@
+"""Where a method's features come from: stored ones, and the encoder for what is missing.
+
+The images of a category are encoded in groups that depend on nothing but the sorted list of its files. So features do
+not depend on the batch size, on the method that asked first, or on where an earlier run was interrupted; and several
+processes that need the same category share its groups among themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zsad_bench import console
+from zsad_bench.batching import LOADER_THREADS, LoadedBatch, load_batches
+from zsad_bench.data import Dataset, Sample, UnreadableImage
+from zsad_bench.encoder import Encoder
+from zsad_bench.errors import UserError
+from zsad_bench.feature_items import assemble, items_of, split, stack
+from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.listener import Listener
+from zsad_bench.preprocess import image_to_array
+from zsad_bench.store import FeatureStore
+
+# Images that are encoded and stored together: what an interrupted run loses at most.
+GROUP = 16
+_WAIT_SECONDS = 0.05
+_DERIVED = "derived"
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Features of the readable images of one batch (None if there is none), and the images that could not be read."""
+
+    samples: tuple[Sample, ...]
+    features: FeatureBatch | None
+    unreadable: tuple[UnreadableImage, ...]
+
+
+class FeatureSource:
+    """Features of the images of a dataset.
+
+    Args:
+        dataset: reads the images.
+        encoder: loaded only if something must be encoded.
+        store: keeps features; None encodes every batch anew.
+        skip_unreadable: leave unreadable images out and count them instead of stopping.
+        may_encode: False refuses to use the encoder for images.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        encoder: Encoder,
+        store: FeatureStore | None = None,
+        *,
+        skip_unreadable: bool = False,
+        may_encode: bool = True,
+    ) -> None:
+        self.dataset, self.encoder, self.store = dataset, encoder, store
+        self.skip_unreadable, self.may_encode = skip_unreadable, may_encode
+        self._crowded = False
+
+    def batches(
+        self,
+        category: str,
+        batches: Sequence[Sequence[Sample]],
+        request: FeatureRequest,
+        wanted: FeatureRequest | None = None,
+        listener: Listener | None = None,
+        population: Sequence[Sample] | None = None,
+    ) -> Iterator[SourceBatch]:
+        """The features of batch after batch.
+
+        Args:
+            category: of all the samples.
+            batches: samples in the order in which the method sees them.
+            request: what the method needs.
+            wanted: what other methods will need of the same images; encoded in the same pass if there is one.
+            listener: hears of progress and times.
+            population: all images of the category, if the batches hold only some of them.
+
+        Raises:
+            UnreadableImage: unless unreadable images are skipped; names the file.
+            UserError: encoding is not allowed and features are missing, or the store cannot be written.
+        """
+        listener = listener or Listener()
+        if self.store is None:
+            yield from self._encoded_batches(batches, request, listener)
+            return
+        work = _Category(self, self.store, category, listener)
+        needed = [sample for batch in batches for sample in batch]
+        work.ensure(needed, population or needed, request, wanted)
+        loader = self._load(batches) if request.pixels else None
+        for batch in batches:
+            loaded = next(loader) if loader is not None else None
+            yield work.gather(batch, request, loaded)
+
+    def references(self, category: str, samples: Sequence[Sample], request: FeatureRequest) -> FeatureBatch:
+        """Features of normal reference images; all must be readable."""
+        (batch,) = FeatureSource(self.dataset, self.encoder, self.store, may_encode=self.may_encode).batches(
+            category, [samples], request
+        )
+        assert batch.features is not None
+        return batch.features
+
+    def _load(self, batches: Sequence[Sequence[Sample]]) -> Iterator[LoadedBatch]:
+        return load_batches(self.dataset, batches, self.encoder.geometry, self.skip_unreadable)
+
+    def _encoded_batches(
+        self, batches: Sequence[Sequence[Sample]], request: FeatureRequest, listener: Listener
+    ) -> Iterator[SourceBatch]:
+        self.require_encoding("features=off keeps no features")
+        loader = self._load(batches)
+        while True:
+            with listener.time("load"):
+                loaded = next(loader, None)
+            if loaded is None:
+                return
+            features = None
+            if loaded.samples:
+                with listener.time("encode"):
+                    names = [sample.image_id for sample in loaded.samples]
+                    features = self.encoder.encode(self.encoder.normalise(loaded.pixels), request, names)
+            yield SourceBatch(loaded.samples, features, loaded.unreadable)
+
+    def require_encoding(self, reason: str) -> None:
+        """Raise UserError if the encoder must not be used."""
+        if not self.may_encode:
+            raise UserError(f"overwrite=cached: {reason}; run without it to encode them")
+
+
+class _Category:
+    """The features of one category, with a store."""
+
+    def __init__(self, source: FeatureSource, store: FeatureStore, category: str, listener: Listener) -> None:
+        self.source, self.store, self.listener = source, store, listener
+        self.category = category
+        encoder, dataset = source.encoder, source.dataset
+        self.blocks = encoder.spec.n_blocks
+        self.place = f"{encoder.plan.key}/{_safe(dataset.name)}/{_safe(category)}"
+        self.unreadable: dict[str, UnreadableImage] = {}
+        self._loading: dict[str, Future[NDArray[np.uint8]]] = {}
+
+    def key(self, sample: Sample) -> str:
+        """Content key; an unreadable file gets one that nothing is stored under."""
+        try:
+            return self.source.dataset.content_key(sample)
+        except UnreadableImage as error:
+            self._refuse(sample, error)
+            return f"unreadable {sample.image_id}"
+
+    def _refuse(self, sample: Sample, error: UnreadableImage) -> None:
+        if not self.source.skip_unreadable:
+            raise error
+        self.unreadable[sample.image_id] = error
+
+    def ensure(
+        self,
+        needed: Sequence[Sample],
+        population: Sequence[Sample],
+        request: FeatureRequest,
+        wanted: FeatureRequest | None,
+    ) -> None:
+        """Encode what is missing, group by group; groups that another process works on are left to it."""
+        samples = sorted(population, key=lambda sample: sample.image_id)
+        own = items_of(request, self.blocks)
+        every = own | (items_of(wanted, self.blocks) if wanted else {})
+        keys = {sample.image_id: self.key(sample) for sample in samples}
+        missing = self.store.missing(self.place, [keys[sample.image_id] for sample in needed], own)
+        groups = [list(samples[start : start + GROUP]) for start in range(0, len(samples), GROUP)]
+        todo = [group for group in groups if any(keys[sample.image_id] in missing for sample in group)]
+        if not todo:
+            return
+        self.source.require_encoding(f"{self.category}: features of {len(missing)} images are not stored")
+        self.listener.starts(sum(map(len, todo)))
+        waiting, refused = deque(todo), 0
+        with ThreadPoolExecutor(LOADER_THREADS) as pool:
+            while waiting:
+                group = waiting.popleft()
+                with self.store.claim(self.place, _task(keys[sample.image_id] for sample in group)) as mine:
+                    if mine:
+                        self._encode(group, keys, every, pool, waiting[0] if waiting else ())
+                if mine or not self._lacking(group, keys, own):
+                    self.listener.encoded(len(group))
+                    refused = 0
+                    continue
+                waiting.append(group)
+                refused += 1
+                if refused >= len(waiting):  # every group left is in the hands of another process
+                    time.sleep(_WAIT_SECONDS)
+                    refused = 0
+
+    def _lacking(
+        self, group: Sequence[Sample], keys: dict[str, str], names: dict[str, FeatureRequest]
+    ) -> dict[str, set[str]]:
+        readable = [keys[sample.image_id] for sample in group if sample.image_id not in self.unreadable]
+        return self.store.missing(self.place, readable, names)
+
+    def _encode(
+        self,
+        group: Sequence[Sample],
+        keys: dict[str, str],
+        every: dict[str, FeatureRequest],
+        pool: ThreadPoolExecutor,
+        ahead: Sequence[Sample],
+    ) -> None:
+        """Read, encode and store one group; the next one is read meanwhile."""
+        if not self._lacking(group, keys, every):
+            return
+        with self.listener.time("load"):
+            self._start_reading(group, pool)
+            self._start_reading(ahead, pool)
+            arrays = {sample.image_id: self._result(sample, self._loading.pop(sample.image_id)) for sample in group}
+        readable = [sample for sample in group if arrays[sample.image_id] is not None]
+        lacking = self._lacking(readable, keys, every)
+        if not lacking:
+            return
+        names = [name for name in every if any(name in absent for absent in lacking.values())]
+        needed = FeatureRequest()
+        for name in names:
+            needed = needed.union(every[name])
+        pixels = np.stack([array for array in arrays.values() if array is not None])
+        with self.listener.time("encode"):
+            batch = self.source.encoder.encode(self.source.encoder.normalise(pixels), needed)
+        with self.listener.time("read"):
+            self._put(self.place, [keys[sample.image_id] for sample in readable], split(batch, names, self.blocks))
+
+    def _put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor]) -> None:
+        storage = self.source.encoder.plan.storage
+        self.store.put(place, keys, {name: part.to(storage) for name, part in items.items()})
+
+    def _start_reading(self, group: Sequence[Sample], pool: ThreadPoolExecutor) -> None:
+        geometry = self.source.encoder.geometry
+
+        def read(sample: Sample) -> NDArray[np.uint8]:
+            return image_to_array(self.source.dataset.read_image(sample, geometry.size), geometry)
+
+        for sample in group:
+            if sample.image_id not in self._loading:
+                self._loading[sample.image_id] = pool.submit(read, sample)
+
+    def _result(self, sample: Sample, future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8] | None:
+        try:
+            return future.result()
+        except UnreadableImage as error:
+            self._refuse(sample, error)
+            return None
+
+    def gather(self, batch: Sequence[Sample], request: FeatureRequest, loaded: LoadedBatch | None) -> SourceBatch:
+        """The features of one batch out of the store; what it no longer holds is encoded for this batch alone."""
+        if loaded is not None:
+            self.unreadable |= {
+                sample.image_id: error
+                for sample, error in zip([s for s in batch if s not in loaded.samples], loaded.unreadable, strict=True)
+            }
+        readable = tuple(sample for sample in batch if sample.image_id not in self.unreadable)
+        errors = tuple(self.unreadable[sample.image_id] for sample in batch if sample.image_id in self.unreadable)
+        if not readable:
+            return SourceBatch((), None, errors)
+        names = [sample.image_id for sample in readable]
+        with self.listener.time("read"):
+            rows = self.store.get(
+                self.place, [self.key(sample) for sample in readable], list(items_of(request, self.blocks))
+            )
+        if any(row is None for row in rows):
+            features = self._encode_again(readable, request)
+        else:
+            found = [row for row in rows if row is not None]
+            features = assemble(stack(found), request, self.source.encoder.spec, names)
+        if loaded is not None:
+            pixels = self.source.encoder.normalise(loaded.pixels)
+            features = replace(features, pixels=pixels, encode=self.encode_derived)
+        return SourceBatch(readable, features, errors)
+
+    def _encode_again(self, samples: Sequence[Sample], request: FeatureRequest) -> FeatureBatch:
+        self.source.require_encoding(f"{self.category}: stored features were damaged or removed")
+        if not self.source._crowded:
+            self.source._crowded = True
+            console.warn(
+                f"{self.category}: stored features were removed before they were used; unless another program did it, "
+                "features.max_gb is too small for one category, and images are encoded more than once"
+            )
+        with self.listener.time("load"):
+            (loaded,) = load_batches(self.source.dataset, [samples], self.source.encoder.geometry, False)
+        with self.listener.time("encode"):
+            names = [sample.image_id for sample in samples]
+            return self.source.encoder.encode(self.source.encoder.normalise(loaded.pixels), request, names)
+
+    def encode_derived(self, pixels: Tensor, request: FeatureRequest) -> FeatureBatch:
+        """Features of images that a method made (B, 3, S, S), known again by their pixels."""
+        place = f"{self.source.encoder.plan.key}/{_DERIVED}/{_safe(self.source.dataset.name)}"
+        keys = [hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest() for image in pixels.float()]
+        items = items_of(request, self.blocks)
+        names = [str(number) for number in range(len(pixels))]
+        rows = self.store.get(place, keys, list(items))
+        if all(row is not None for row in rows):
+            return assemble(stack([row for row in rows if row is not None]), request, self.source.encoder.spec, names)
+        self.source.require_encoding(f"{self.category}: features of derived images are not stored")
+        batch = self.source.encoder.encode(pixels, request, names)
+        self._put(place, keys, split(batch, list(items), self.blocks))
+        return batch
+
+
+def _safe(name: str) -> str:
+    """A folder name: letters, digits, ``_.-`` only; a hash keeps names apart that differ in other letters only."""
+    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "-" for letter in name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _task(keys: Iterable[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()[:16]

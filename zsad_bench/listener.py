@@ -1,0 +1,29 @@
+"""How long work tells others of its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+
+def _ignore(_: int) -> None: ...
+
+
+def _untimed(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to know how encoding goes on.
+
+    Attributes:
+        starts: hears how many images of a category have to be encoded.
+        encoded: hears how many more are done.
+        time: context manager around a stage, ``load``, ``encode`` or ``read`` (stored features).
+    """
+
+    starts: Callable[[int], None] = _ignore
+    encoded: Callable[[int], None] = _ignore
+    time: Callable[[str], AbstractContextManager[None]] = _untimed

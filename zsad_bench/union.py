@@ -1,0 +1,78 @@
+"""What all jobs of a sweep ask of the images together, so that whichever job comes first encodes it for all of them.
+
+The union is written into the results folder before the sweep starts, because the jobs may run in other processes or on
+other machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from zsad_bench.encoder_plan import encoder_spec
+from zsad_bench.errors import UserError
+from zsad_bench.features import FeatureRequest, Stream, Tap
+from zsad_bench.files import write_atomic
+from zsad_bench.method import Method
+from zsad_bench.plugins import build
+
+FILE = "requests.json"
+_NO_FEATURES = ("device", "chunk_size", "sha256")
+
+
+def target(config: DictConfig) -> str:
+    """What jobs have in common that read the same features: a hash of encoder and dataset."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    encoder = {key: value for key, value in plain["encoder"].items() if key not in _NO_FEATURES}
+    content = json.dumps([encoder, plain["dataset"]], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def union_of(configs: Iterable[DictConfig]) -> dict[str, FeatureRequest]:
+    """Target -> everything that the methods of these jobs ask for.
+
+    A job whose method or encoder cannot be set up adds nothing: it will say why itself.
+    """
+    found: dict[str, FeatureRequest] = {}
+    for config in configs:
+        try:
+            spec = encoder_spec(config.encoder.model, config.encoder.pretrained, config.encoder.image_size)
+            method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+            method.attach(spec, config.seed)
+            request = method.request().resolve(spec.n_blocks)
+        except (UserError, ValueError):
+            continue
+        key = target(config)
+        found[key] = found[key].union(request) if key in found else request
+    return found
+
+
+def write_union(folder: Path, requests: Mapping[str, FeatureRequest]) -> None:
+    """Write the union of a sweep into its results folder."""
+    content = {key: asdict(request) for key, request in requests.items()}
+    write_atomic(folder / FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_union(folder: Path, config: DictConfig) -> FeatureRequest | None:
+    """What the sweep in this results folder asks of the images of a job; None if there is no sweep."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8")).get(target(config))
+    except (OSError, ValueError):
+        return None
+    return None if content is None else _request(content)
+
+
+def _request(content: dict[str, list[dict[str, object]]]) -> FeatureRequest:
+    taps = []
+    for tap in content["taps"]:
+        stream = tap.pop("stream")
+        if isinstance(stream, dict):
+            tap["stream"] = Stream(**{**stream, "attention": tuple(stream["attention"])})
+        taps.append(Tap(**tap))  # type: ignore[arg-type]
+    return FeatureRequest(tuple(taps), tuple(content["windows"]), tuple(content["views"]))  # type: ignore[arg-type]
