@@ -9,8 +9,9 @@ async function startBoard() {
   const address = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
   const { default: DataTable } = await import(address);
   URL.revokeObjectURL(address);
-  const board = new DataTable(table, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null } });
+  const board = new DataTable(table, { paging: false, info: false, order: [], ordering: { handler: false, indicators: true }, autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null } });
   const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
+  sortByHeadings(board, table.tHead.rows[0].cells);
   const count = document.getElementById("board-count");
   const say = () => { count.textContent = `${board.rows({ search: "applied" }).count()} of ${board.rows().count()} rows`; };
   for (const choice of document.querySelectorAll("#board-filters select")) {
@@ -25,6 +26,24 @@ async function startBoard() {
   board.on("draw", say);
   say();
   document.body.dataset.board = "ready";
+}
+
+// A heading sorts up, then down, then brings the first order back. DataTables has handlers of its own, but they sort in a
+// timer after the event, so that whoever looks at once sees the old rows, and they do not know the space bar.
+function sortByHeadings(board, headings) {
+  [...headings].forEach((heading, index) => {
+    const sort = () => {
+      const [column, direction] = board.order()[0] || [];
+      const next = column !== index ? "asc" : { asc: "desc", desc: "" }[direction];
+      board.order(next ? [index, next] : []).draw();
+    };
+    heading.addEventListener("click", sort);
+    heading.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sort();
+    });
+  });
 }
 
 // Charts: all metrics are in the figure, the select shows one.
