@@ -12,11 +12,12 @@ from scipy import stats
 
 from zsad_bench import binned
 from zsad_bench.bootstrap import pixel_counts
-from zsad_bench.leaderboard import images_per_second, peak_memory, spread
+from zsad_bench.leaderboard import spread
 from zsad_bench.regions import FPR_LIMIT
 from zsad_bench.results import METRICS, CategoryResult
 from zsad_bench.runs import Job
 from zsad_bench.series import Series
+from zsad_bench.speed import EncoderTimes, images_per_second, peak_memory
 from zsad_bench.statistics import category_interval, series_interval
 
 SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
@@ -65,12 +66,12 @@ def by_category(series: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
+def speed(series: Sequence[Series], metric: str, times: EncoderTimes) -> pd.DataFrame:
     """Accuracy against images per second; ``pareto`` marks rows that nobody beats in both, within a dataset."""
     rows: list[dict[str, object]] = []
     for entry in series:
         low, high = series_interval(entry, metric)
-        numbers = {"images_per_second": images_per_second(entry), "peak_memory_mb": peak_memory(entry)}
+        numbers = {"images_per_second": images_per_second(entry, times), "peak_memory_mb": peak_memory(entry)}
         rows.append({**_labels(entry), **numbers, "value": entry.mean(metric), "low": low, "high": high})
     table = pd.DataFrame(rows)
     if not table.empty:

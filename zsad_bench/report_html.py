@@ -24,6 +24,7 @@ from zsad_bench.report_content import Content
 from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
 from zsad_bench.series import largest_batches
+from zsad_bench.speed import with_speed
 
 ROWS = 300
 """Rows of a table on the page; its CSV file has all."""
@@ -128,7 +129,7 @@ def _small(path: Path) -> str:
 
 def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of the leaderboard, best and second of each group marked."""
-    board, metric = content.board, content.options.metric
+    board, metric = with_speed(content.board, content.speed), content.options.metric
     if board.empty:
         return [], []
     keys = list(dict.fromkeys(["dataset", "protocol", *content.options.group]))
