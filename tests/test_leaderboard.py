@@ -226,3 +226,15 @@ def test_files_of_other_versions_are_read(tmp_path: Path) -> None:
     (row,) = board_of(tmp_path).to_dict("records")
     assert row["image_auroc"] == 0.5
     assert math.isnan(row["image_auroc_low"])
+
+
+def test_series_that_would_be_called_the_same_are_told_apart(tmp_path: Path) -> None:
+    whole(tmp_path, info("a"), 0.5)
+    whole(tmp_path, info("a", digest="b" * 12), 0.6)
+    whole(tmp_path, info("c", digest="c" * 12), 0.6)
+    series = group_series(read_runs([tmp_path]).jobs)
+    assert sorted(entry.name for entry in series) == ["a (config aaaaaa)", "a (config bbbbbb)", "c"]
+    whole(tmp_path, replace(info("c", digest="d" * 12), encoder="ViT-L"), 0.6)
+    names = {entry.name for entry in group_series(read_runs([tmp_path]).jobs)}
+    assert {"c (ViT tag 240)", "c (ViT-L tag 240)"} < names
+    assert len(names) == 4

@@ -81,7 +81,8 @@ def leaderboard_latex(board: pd.DataFrame, options: BoardOptions) -> str:
 
 def _columns(part: pd.DataFrame) -> list[str]:
     printed = ["paper", "difference"] if _any_published(part) else []
-    return [*LABELS, *shown_metrics(part), "interval", *SPEED, *printed]
+    spread = ["seed_std"] if part["n_seeds"].gt(1).any() else []
+    return [*LABELS, *shown_metrics(part), "interval", *spread, *SPEED, *printed]
 
 
 def _any_published(part: pd.DataFrame) -> bool:
@@ -94,13 +95,19 @@ def _cells(
     """Heads and rows of a group, as text of the target format."""
     columns, metrics = _columns(part), shown_metrics(part)
     marked = {name: marks(part, name) for name in metrics}
-    heads = {"interval": f"{metric} 95 % interval", "paper": f"published {metric}", "difference": "difference"}
+    heads = {
+        "interval": f"{metric} 95 % interval",
+        "seed_std": f"{metric} std over seeds",
+        "paper": f"published {metric}",
+        "difference": "difference",
+    }
     rows = []
     for position, row in enumerate(part.to_dict("records")):
         values = {name: percent(row[name]) for name in metrics}
         values = {name: mark(value, marked[name][position]) for name, value in values.items()}
         values |= {name: text("-" if pd.isna(row[name]) else str(row[name])) for name in LABELS}
         values["interval"] = interval_text(*(row.get(f"{metric}_{end}", float("nan")) for end in ("low", "high")))
+        values["seed_std"] = percent(row.get(f"{metric}_seed_std", float("nan")))
         for name, digits in zip(SPEED, (1, 0), strict=True):
             values[name] = _number(row.get(name, float("nan")), digits)
         values["paper"] = percent(row.get(f"published_{metric}", float("nan")))

@@ -15,6 +15,8 @@ from zsad_bench import analysis, plots
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
+from zsad_bench.plots_seeds import seeds_figure
+from zsad_bench.plots_speed import speed_figure
 from zsad_bench.results import METRIC_NAMES
 from zsad_bench.runs import Runs
 from zsad_bench.series import Series, group_series, largest_batches
@@ -104,6 +106,7 @@ def _questions(series: list[Series], options: BoardOptions, times: EncoderTimes)
     entries = sorted(largest_batches(started), key=lambda entry: entry.label)
     return [
         _batch_sizes(dataset, started, metric),
+        _compositions(dataset, started, metric),
         _shares(dataset, started),
         _speed(dataset, started, metric, times),
         _comparisons(dataset, entries, metric),
@@ -138,6 +141,22 @@ def _batch_sizes(dataset: str, series: list[Series], metric: str) -> Question:
     )
 
 
+def _compositions(dataset: str, series: list[Series], metric: str) -> Question:
+    table = analysis.by_seed(series)
+    name = f"seeds_{_slug(dataset)}"
+    shown = [] if table.empty else list(dict.fromkeys([metric, "image_auroc", "pixel_aupro"]))
+    known = [which for which in shown if table.loc[table["metric"] == which, "value"].notna().any()]
+    return Question(
+        name,
+        f"{dataset}: does it matter which images come together?",
+        "Every seed composes the batches anew, over the same images. This spread comes on top of the intervals over "
+        "images.",
+        {f"{name}_{which}": partial(seeds_figure, table, which) for which in known},
+        table,
+        "" if known else "one seed only; run several with seeds=0..9",
+    )
+
+
 def _shares(dataset: str, series: list[Series]) -> Question:
     table = analysis.by_share([entry for entry in series if entry.info.setting in ("batch", "transductive")])
     name = f"share_{_slug(dataset)}"
@@ -160,10 +179,10 @@ def _speed(dataset: str, series: list[Series], metric: str, times: EncoderTimes)
     return Question(
         name,
         f"{dataset}: accuracy against throughput",
-        "Nobody is both better and faster than a method on the Pareto front (ringed). Speed is images per second of "
-        "encoder and method, without loading and metrics. A method that read stored features is charged the encoder's "
+        "Nobody is both better and faster than a method on the Pareto front (ringed). Speed is images per second, "
+        "without loading and metrics. A method that read stored features is charged the encoder's "
         "time of the job that encoded them. Compare only numbers of one machine.",
-        {name: partial(plots.speed_figure, table, metric)} if known else {},
+        {name: partial(speed_figure, table, metric)} if known else {},
         table,
         "" if known else "no timed and finished method",
     )

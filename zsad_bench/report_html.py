@@ -24,7 +24,7 @@ from zsad_bench.report_content import Content
 from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
 from zsad_bench.series import largest_batches
-from zsad_bench.speed import with_speed
+from zsad_bench.speed import KEYS, with_speed
 
 ROWS = 300
 """Rows of a table on the page; its CSV file has all."""
@@ -42,6 +42,7 @@ _FRACTIONS = (
     "difference",
     "image_auroc",
 )
+_FILTERS = ("dataset", "setting", "method", "batch_size")
 _SHEET_WIDTH = 900
 _LABELS = (
     *("rank", "method", "batch_size", "setting", "fidelity", "dataset"),
@@ -51,12 +52,13 @@ _LABELS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: its text, what it is sorted by, and how it stands out."""
+    """A table cell: its text, what it is sorted by, how it stands out, and up to two lines in small letters."""
 
     text: str
     order: str = ""
     kind: str = ""
     note: str = ""
+    more: str = ""
 
 
 def render(content: Content, pictures: Mapping[str, Path]) -> str:
@@ -84,7 +86,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
         board_heads=heads,
         board_rows=rows,
         constant={} if content.board.empty else _constant(content.board),
-        filters={name: _choices(content.board, name) for name in ("dataset", "setting", "method", "batch_size")},
+        filters={name: choices for name in _FILTERS if len(choices := _choices(content.board, name)) > 1},
         groups=["dataset", "protocol", *content.options.group],
         coverage=_table(content.coverage),
         datasets=datasets,
@@ -139,6 +141,8 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
         for name in metrics:
             marked |= {(index, name): kind for index, kind in zip(part.index, marks(part, name), strict=True)}
     labels = [name for name in _LABELS if name not in _constant(board)]
+    if board.duplicated([name for name in KEYS if name != "config_hash"]).any():
+        labels.append("config_hash")
     printed = bool(board[f"published_{metric}"].notna().any()) if f"published_{metric}" in board else False
     rows = []
     for index, row in zip(board.index, board.to_dict("records"), strict=True):
@@ -156,8 +160,8 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
 
 def _constant(board: pd.DataFrame) -> dict[str, str]:
     """Columns that say the same in every row: named once above the table instead."""
-    names = [name for name in ("fidelity", "protocol", "encoder", "seed") if board[name].nunique(dropna=False) == 1]
-    return {name: str(board[name].iloc[0]) for name in names}
+    names = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
+    return {name: str(board[name].iloc[0]) for name in names if board[name].nunique(dropna=False) == 1}
 
 
 def _percent(value: float) -> str:
@@ -182,7 +186,10 @@ def _metric(row: Mapping[object, object], name: str, mark: str) -> Cell:
     value, low, high = (row.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))
     assert isinstance(value, float)
     note = "" if pd.isna(low) else f"{percent(low)} to {percent(high)}"  # type: ignore[call-overload, arg-type]
-    return Cell(_percent(value), _order(value), mark, note)
+    spread = row.get(f"{name}_seed_std", math.nan)
+    assert isinstance(spread, float)
+    more = "" if math.isnan(spread) else f"seeds \u00b1 {100 * spread:.1f}"
+    return Cell(_percent(value), _order(value), mark, note, more)
 
 
 def _number(value: float, digits: int) -> Cell:

@@ -20,6 +20,7 @@ from zsad_bench.series import Series, column
 
 LEVEL = 0.95
 ALPHA = 0.05
+_LISTED = 6  # pairs that a sentence names
 _ROUNDING = 1e-5  # methods closer than this on every resample are the same: replicates are kept in float32
 
 
@@ -220,25 +221,38 @@ def block_values(series: Sequence[Series], metric: str) -> dict[str, dict[str, f
 
 
 def verdict(comparisons: Sequence[Comparison], metric: str) -> str:
-    """Plain sentences: which pairs can be told apart and which cannot."""
+    """Plain sentences: which pairs can be told apart and which cannot; the longer list is summed up."""
     name = METRIC_NAMES[metric]
     if not comparisons:
         return f"No two methods were evaluated on the same images, so {name} cannot be compared."
-    apart = [pair for pair in comparisons if pair.distinguishable]
+    apart = sorted((pair for pair in comparisons if pair.distinguishable), key=lambda pair: -abs(pair.difference))
     alike = [pair for pair in comparisons if not pair.distinguishable]
+    short = _short_names(comparisons)
     sentences = [
         f"In {name}, {len(apart)} of {len(comparisons)} pairs of methods can be told apart "
         "(paired bootstrap over images, 5 % after Holm's correction)."
     ]
-    if apart:
-        sentences.append("Told apart: " + "; ".join(_ordered(pair) for pair in apart) + ".")
-    if alike:
-        names = "; ".join(f"{pair.first} and {pair.second}" for pair in alike)
+    if apart and (len(apart) <= _LISTED or len(apart) <= len(alike)):
+        sentences.append("Told apart: " + "; ".join(_ordered(pair, short) for pair in apart) + ".")
+    elif apart:
+        sentences.append(f"The largest difference: {_ordered(apart[0], short)}.")
+    if alike and (len(alike) <= _LISTED or len(alike) < len(apart)):
+        names = "; ".join(f"{short[pair.first]} and {short[pair.second]}" for pair in alike)
         sentences.append(f"Not distinguishable on these images: {names}.")
+    elif alike:
+        sentences.append("No other pair is distinguishable on these images." if apart else "These images are too few.")
     return " ".join(sentences)
 
 
-def _ordered(pair: Comparison) -> str:
+def _short_names(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Labels without their batch size where all have the same."""
+    labels = [label for pair in comparisons for label in (pair.first, pair.second)]
+    same = len({label.rpartition(", ")[2] for label in labels}) == 1
+    return {label: label.rpartition(", ")[0] or label if same else label for label in labels}
+
+
+def _ordered(pair: Comparison, short: Mapping[str, str]) -> str:
     better, worse = (pair.first, pair.second) if pair.difference > 0 else (pair.second, pair.first)
     ends = sorted(100 * abs(end) if pair.low * pair.high > 0 else 100 * end for end in (pair.low, pair.high))
-    return f"{better} above {worse} by {100 * abs(pair.difference):.1f} points ({ends[0]:.1f} to {ends[1]:.1f})"
+    points = f"{100 * abs(pair.difference):.1f} points ({ends[0]:.1f} to {ends[1]:.1f})"
+    return f"{short[better]} above {short[worse]} by {points}"

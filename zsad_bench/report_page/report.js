@@ -52,10 +52,12 @@ async function startCharts() {
     const target = document.getElementById(choice.dataset.chart);
     const figure = JSON.parse(document.getElementById(`${choice.dataset.chart}-data`).textContent);
     const shown = () => figure.data.map((trace) => trace.meta === choice.value);
+    const axis = () => `${choice.selectedOptions[0].text}, %`;
     figure.data.forEach((trace, index) => { trace.visible = shown()[index]; });
+    figure.layout.yaxis.title.text = axis();
     if (window.innerWidth < 600) figure.layout.legend.font = { size: 11 };
     await Plotly.newPlot(target, figure.data, figure.layout, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
-    choice.addEventListener("change", () => Plotly.restyle(target, { visible: shown() }));
+    choice.addEventListener("change", () => Plotly.update(target, { visible: shown() }, { "yaxis.title.text": axis() }));
   }
   document.body.dataset.charts = "ready";
 }
@@ -74,8 +76,15 @@ function startGallery() {
   }
 }
 
+// On paper: no open tables, and charts as wide as the page.
+const PAPER = 960;
 window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("article details")) details.open = false;
+  for (const image of document.querySelectorAll(".figures img")) image.classList.toggle("tall", image.naturalHeight > 0.75 * image.naturalWidth);
+  for (const chart of document.querySelectorAll(".chart")) Plotly.relayout(chart, { width: PAPER });
+});
+window.addEventListener("afterprint", () => {
+  for (const chart of document.querySelectorAll(".chart")) Plotly.relayout(chart, { width: null, autosize: true });
 });
 startGallery();
 startCharts();
