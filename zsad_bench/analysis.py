@@ -18,7 +18,7 @@ from zsad_bench.results import METRICS, CategoryResult
 from zsad_bench.runs import Job
 from zsad_bench.series import Series
 from zsad_bench.speed import EncoderTimes, images_per_second, method_images_per_second, peak_memory
-from zsad_bench.statistics import category_interval, series_interval
+from zsad_bench.statistics import category_intervals, series_interval
 
 SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 """Ranges of the share of anomalous images in a batch; an upper end belongs to its range."""
@@ -68,9 +68,10 @@ def by_category(series: Sequence[Series]) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for entry in series:
         for category in entry.categories:
+            intervals = category_intervals(entry, category)
             for metric in METRICS:
                 value = entry.value(category, metric)
-                low, high = (math.nan, math.nan) if math.isnan(value) else category_interval(entry, category, metric)
+                low, high = intervals.get(metric, (math.nan, math.nan))
                 shown = {"category": category, "metric": metric, "value": value, "low": low, "high": high}
                 rows.append({**_labels(entry), **shown})
     return pd.DataFrame(rows)

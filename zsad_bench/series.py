@@ -109,10 +109,14 @@ class Series:
         known = [part for part in loaded if part is not None]
         if not known or len(known) < len(loaded) or len({part.images for part in known}) > 1:
             return None
-        return np.mean([part.values for part in known], axis=0)
+        return known[0].values if len(known) == 1 else np.mean([part.values for part in known], axis=0)
 
-    def images_hash(self, category: str) -> str:
-        """Which images a category was evaluated on; empty if not recorded."""
+    @cached_property
+    def images_hashes(self) -> tuple[str, ...]:
+        """Which images each category was evaluated on; empty where that was not recorded."""
+        return tuple(self._images_hash(category) for category in self.categories)
+
+    def _images_hash(self, category: str) -> str:
         for job in self.finished or self.jobs:
             if category in job.results and (found := job.replicates(category)) is not None:
                 return found.images
