@@ -44,10 +44,9 @@ _FRACTIONS = (
 )
 _FILTERS = ("dataset", "setting", "method", "batch_size")
 _SHEET_WIDTH = 900
-_LABELS = (
-    *("rank", "method", "batch_size", "setting", "fidelity", "dataset"),
-    *("protocol", "encoder", "seed", "categories"),
-)
+_BEFORE = ("rank", "method", "batch_size", "setting")
+_AFTER = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
+"""Columns of the leaderboard before and after the numbers, so that a narrow window shows the first metric."""
 
 
 @dataclass(frozen=True)
@@ -140,22 +139,28 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     for _, part in board.groupby(keys, sort=False, dropna=False):
         for name in metrics:
             marked |= {(index, name): kind for index, kind in zip(part.index, marks(part, name), strict=True)}
-    labels = [name for name in _LABELS if name not in _constant(board)]
+    after = [name for name in _AFTER if name not in _constant(board)]
     if board.duplicated([name for name in KEYS if name != "config_hash"]).any():
-        labels.append("config_hash")
+        after.append("config_hash")
     printed = bool(board[f"published_{metric}"].notna().any()) if f"published_{metric}" in board else False
     rows = []
     for index, row in zip(board.index, board.to_dict("records"), strict=True):
-        cells = [_label({**row, "method": _method(row)}, name) for name in labels]
+        named = {**row, "method": _method(row)}
+        cells = [_label(named, name) for name in _BEFORE]
         cells += [_metric(row, name, marked[index, name]) for name in metrics]
         cells += [_number(row["images_per_second"], 1), _number(row["peak_memory_mb"], 0)]
         if printed:
             figure, difference = row[f"published_{metric}"], row[f"difference_{metric}"]
             cells.append(Cell(_percent(figure), _order(figure), note=str(row["published_source"])))
             cells.append(Cell("" if pd.isna(difference) else f"{100 * difference:+.1f}", _order(difference)))
-        rows.append(cells)
-    heads = [name.replace("_", " ") for name in labels] + [METRIC_NAMES[name] for name in metrics]
-    return [*heads, "images / s", "memory, MiB", *(["published", "ours minus published"] if printed else [])], rows
+        rows.append([*cells, *(_label(named, name) for name in after)])
+    figures = [*(METRIC_NAMES[name] for name in metrics), "images / s", "memory, MiB"]
+    figures += ["published", "ours minus published"] if printed else []
+    return [*(_head(name) for name in _BEFORE), *figures, *(_head(name) for name in after)], rows
+
+
+def _head(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _constant(board: pd.DataFrame) -> dict[str, str]:
