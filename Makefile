@@ -23,8 +23,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy zsad_bench methods datasets
 
-bench: $(VENV)/.installed  ## ratios measured side by side in one run
+bench: $(VENV)/.installed  ## metrics: ratios measured side by side in one run; tables: seconds of 10 000 rows
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/tables.py
 
 demo-encoder: $(VENV)/.installed  ## train the bundled encoder again, about an hour on 2 cores
 	$(BIN)/python tools/train_demo_encoder.py --seed 0 --output zsad_bench/demo_encoder

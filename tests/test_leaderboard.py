@@ -16,7 +16,7 @@ from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.results import JobInfo
 from zsad_bench.runs import read_runs
 from zsad_bench.series import group_series
-from zsad_bench.tables import collect
+from zsad_bench.tables import collect, write_tables
 
 
 def board_of(folder: Path, options: BoardOptions | None = None) -> pd.DataFrame:
@@ -121,18 +121,45 @@ def test_published_figures_and_differences(tmp_path: Path) -> None:
     assert board.loc[("musc", "all"), "published_image_auroc"] == pytest.approx(0.9477)
 
 
-def test_speed_memory_and_fidelity(tmp_path: Path) -> None:
+def test_speed_and_memory_have_a_file_of_their_own(tmp_path: Path) -> None:
     timed = replace(
         category("bottle", 0.5),
         timing={"seconds_encode": 1.5, "seconds_score": 0.5, "seconds_metrics": 9.0, "peak_memory_mb": 100.0},
     )
     slower = replace(timed, category="cable", timing={**timed.timing, "seconds_encode": 5.5, "peak_memory_mb": 300.0})
-    saved(tmp_path, info(), timed, slower)
-    saved(tmp_path, replace(info("mine", digest="b" * 12), variant="x"), timed)
-    saved(tmp_path, replace(info("fiseclip", digest="c" * 12), variant="reconstruction"), timed)
+    saved(tmp_path / "first", info(), timed, slower)
+    saved(tmp_path / "second", info(), replace(timed, timing=slower.timing), slower)
+    texts = []
+    for run in ("first", "second"):
+        write_tables(tmp_path / run)
+        texts.append([(tmp_path / run / f"leaderboard{kind}.csv").read_bytes() for kind in ("", "_speed")])
+    (board, speed), (other_board, other_speed) = texts
+    assert board == other_board
+    assert speed != other_speed
+    (row,) = pd.read_csv(tmp_path / "first" / "leaderboard_speed.csv").to_dict("records")
+    assert row["images_per_second"] == pytest.approx(4 / 8)
+    assert row["peak_memory_mb"] == 300
+    assert "| 0.5 | 300 |" in (tmp_path / "first" / "leaderboard.md").read_text(encoding="utf-8")
+    assert " & 0.5 & 300 " in (tmp_path / "first" / "leaderboard.tex").read_text(encoding="utf-8")
+
+
+def test_who_reads_stored_features_is_charged_for_the_encoder(tmp_path: Path) -> None:
+    timing = {"seconds_read": 0.1, "seconds_score": 1.0, "precision": "fp32"}
+    for letter, more in (("a", {"seconds_encode": 3.0}), ("b", {}), ("c", {"precision": "bf16"})):
+        whole = replace(category("bottle", 0.5), timing={**timing, **more})
+        saved(tmp_path, replace(info(letter, digest=letter * 12), categories=("bottle",)), whole)
+    speed = collect(tmp_path).speed.set_index("method")["images_per_second"]
+    assert speed["a"] == speed["b"] == pytest.approx(2 / 4)
+    assert math.isnan(speed["c"])  # nobody encoded at this precision
+    only = collect(tmp_path, BoardOptions(filter={"method": ("b",)})).speed
+    assert only["images_per_second"].tolist() == [pytest.approx(2 / 4)]
+
+
+def test_fidelity_tells_reconstructions_and_own_methods(tmp_path: Path) -> None:
+    whole(tmp_path, info(), 0.5)
+    whole(tmp_path, replace(info("mine", digest="b" * 12), variant="x"), 0.5)
+    whole(tmp_path, replace(info("fiseclip", digest="c" * 12), variant="reconstruction"), 0.5)
     board = board_of(tmp_path).set_index("method")
-    assert board.loc["winclip", "images_per_second"] == pytest.approx(4 / 8)
-    assert board.loc["winclip", "peak_memory_mb"] == 300
     assert board["fidelity"].to_dict() == {"winclip": "faithful", "mine": "own", "fiseclip": "reconstruction"}
 
 
@@ -199,3 +226,15 @@ def test_files_of_other_versions_are_read(tmp_path: Path) -> None:
     (row,) = board_of(tmp_path).to_dict("records")
     assert row["image_auroc"] == 0.5
     assert math.isnan(row["image_auroc_low"])
+
+
+def test_series_that_would_be_called_the_same_are_told_apart(tmp_path: Path) -> None:
+    whole(tmp_path, info("a"), 0.5)
+    whole(tmp_path, info("a", digest="b" * 12), 0.6)
+    whole(tmp_path, info("c", digest="c" * 12), 0.6)
+    series = group_series(read_runs([tmp_path]).jobs)
+    assert sorted(entry.name for entry in series) == ["a (config aaaaaa)", "a (config bbbbbb)", "c"]
+    whole(tmp_path, replace(info("c", digest="d" * 12), encoder="ViT-L"), 0.6)
+    names = {entry.name for entry in group_series(read_runs([tmp_path]).jobs)}
+    assert {"c (ViT tag 240)", "c (ViT-L tag 240)"} < names
+    assert len(names) == 4

@@ -14,6 +14,8 @@ from PIL import Image
 
 from zsad_bench import plots
 from zsad_bench.plots_ranks import critical_difference_figure
+from zsad_bench.plots_seeds import seeds_figure
+from zsad_bench.plots_speed import speed_figure
 from zsad_bench.statistics import rank_test
 
 BASELINES = Path(__file__).parent / "data" / "plots"
@@ -27,7 +29,8 @@ def curve_table() -> pd.DataFrame:
         for size, value in zip((1, 4, "all"), values, strict=True):
             ends = {"low": (value - 5) / 100, "high": (value + 3) / 100, "seed_std": math.nan, "seeds": "0"}
             row = {"dataset": "drawn", "method": method, "batch_size": size, "metric": "image_auroc"}
-            rows.append({**row, "value": value / 100, **ends, "images_per_second": value / 7, "pareto": size == "all"})
+            rate = {"images_per_second": value / 7, "method_images_per_second": value**3, "method_pareto": size == 1}
+            rows.append({**row, "value": value / 100, **ends, **rate, "pareto": size == "all"})
     return pd.DataFrame(rows)
 
 
@@ -35,9 +38,20 @@ def heat_table() -> pd.DataFrame:
     return pd.DataFrame({"bolt": [0.5, 0.9], "plate": [0.75, math.nan]}, index=["musc", "winclip"])
 
 
+def seed_table() -> pd.DataFrame:
+    rows = []
+    for method, centre in (("musc", 70), ("fiseclip", 75)):
+        for size in (4, "all"):
+            for seed in range(3):
+                row = {"dataset": "drawn", "method": method, "batch_size": size, "metric": "image_auroc", "seed": seed}
+                rows.append({**row, "value": (centre + (3 - 2 * (size == "all")) * (seed - 1)) / 100})
+    return pd.DataFrame(rows)
+
+
 FIGURES = {
     "batch_size": lambda: plots.batch_size_figure(curve_table(), "image_auroc"),
-    "speed": lambda: plots.speed_figure(curve_table(), "image_auroc"),
+    "speed": lambda: speed_figure(curve_table(), "image_auroc"),
+    "seeds": lambda: seeds_figure(seed_table(), "image_auroc"),
     "heat": lambda: plots.heat_figure(heat_table(), "drawn: image AUROC"),
 }
 
@@ -96,7 +110,7 @@ def test_edges_of_the_data_do_not_stop_a_figure() -> None:
     empty = pd.DataFrame(columns=["category", "label", "score"])
     for made in (
         plots.batch_size_figure(one, "image_auroc"),
-        plots.speed_figure(one, "image_auroc"),
+        speed_figure(one, "image_auroc"),
         plots.heat_figure(pd.DataFrame([[math.nan]], index=["a"], columns=["b"]), "nothing"),
         plots.distribution_figure(empty, "no image"),
     ):

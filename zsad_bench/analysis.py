@@ -12,12 +12,13 @@ from scipy import stats
 
 from zsad_bench import binned
 from zsad_bench.bootstrap import pixel_counts
-from zsad_bench.leaderboard import images_per_second, peak_memory, spread
+from zsad_bench.leaderboard import spread
 from zsad_bench.regions import FPR_LIMIT
 from zsad_bench.results import METRICS, CategoryResult
 from zsad_bench.runs import Job
 from zsad_bench.series import Series
-from zsad_bench.statistics import category_interval, series_interval
+from zsad_bench.speed import EncoderTimes, images_per_second, method_images_per_second, peak_memory
+from zsad_bench.statistics import category_intervals, series_interval
 
 SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 """Ranges of the share of anomalous images in a batch; an upper end belongs to its range."""
@@ -52,33 +53,50 @@ def by_batch_size(series: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_seed(series: Sequence[Series]) -> pd.DataFrame:
+    """Means of every metric for each finished seed, of series with two or more: what composing batches anew does."""
+    rows: list[dict[str, object]] = []
+    for entry in sorted(series, key=lambda entry: entry.batch_order):
+        for metric in METRICS if len(entry.finished) > 1 else ():
+            for job, value in zip(entry.finished, entry.seed_means(metric), strict=True):
+                rows.append({**_labels(entry), "metric": metric, "seed": job.info.seed, "value": value})
+    return pd.DataFrame(rows)
+
+
 def by_category(series: Sequence[Series]) -> pd.DataFrame:
     """Every metric of every category with its interval."""
     rows: list[dict[str, object]] = []
     for entry in series:
         for category in entry.categories:
+            intervals = category_intervals(entry, category)
             for metric in METRICS:
                 value = entry.value(category, metric)
-                low, high = (math.nan, math.nan) if math.isnan(value) else category_interval(entry, category, metric)
+                low, high = intervals.get(metric, (math.nan, math.nan))
                 shown = {"category": category, "metric": metric, "value": value, "low": low, "high": high}
                 rows.append({**_labels(entry), **shown})
     return pd.DataFrame(rows)
 
 
-def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
-    """Accuracy against images per second; ``pareto`` marks rows that nobody beats in both, within a dataset."""
+def speed(series: Sequence[Series], metric: str, times: EncoderTimes) -> pd.DataFrame:
+    """Accuracy against images per second, of encoder and method and of the method alone.
+
+    ``pareto`` and ``method_pareto`` mark rows that nobody beats in both, within a dataset.
+    """
     rows: list[dict[str, object]] = []
     for entry in series:
         low, high = series_interval(entry, metric)
-        numbers = {"images_per_second": images_per_second(entry), "peak_memory_mb": peak_memory(entry)}
+        numbers = {
+            "images_per_second": images_per_second(entry, times),
+            "method_images_per_second": method_images_per_second(entry),
+            "peak_memory_mb": peak_memory(entry),
+        }
         rows.append({**_labels(entry), **numbers, "value": entry.mean(metric), "low": low, "high": high})
     table = pd.DataFrame(rows)
     if not table.empty:
-        table["pareto"] = False
-        for _, part in table.groupby("dataset"):
-            table.loc[part.index, "pareto"] = pareto_front(
-                part["images_per_second"].to_numpy(), part["value"].to_numpy()
-            )
+        for front, rate in (("pareto", "images_per_second"), ("method_pareto", "method_images_per_second")):
+            table[front] = False
+            for _, part in table.groupby("dataset"):
+                table.loc[part.index, front] = pareto_front(part[rate].to_numpy(), part["value"].to_numpy())
     return table
 
 

@@ -125,7 +125,6 @@ def _row(series: Series) -> dict[str, object]:
     for name in METRICS:
         row[f"{name}_low"], row[f"{name}_high"] = series_interval(series, name)
         row[f"{name}_seed_std"] = spread(series.seed_means(name))
-    row |= {"images_per_second": images_per_second(series), "peak_memory_mb": peak_memory(series)}
     printed = comparable(info)
     for name in METRICS:
         row[f"published_{name}"] = printed.values.get(name, math.nan)
@@ -157,27 +156,3 @@ def spread(values: Sequence[float]) -> float:
         return math.nan
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def images_per_second(series: Series) -> float:
-    """Images of all finished categories per second of encoder and method; NaN if it was not timed."""
-    images = seconds = 0.0
-    for job in series.finished or series.jobs:
-        for result in job.results.values():
-            stages = [result.timing.get(f"seconds_{stage}") for stage in ("encode", "score")]
-            times = [float(stage) for stage in stages if stage is not None]
-            if times:
-                images += result.n_images
-                seconds += sum(times)
-    return images / seconds if seconds > 0 else math.nan
-
-
-def peak_memory(series: Series) -> float:
-    """Largest resident memory in MiB that was seen up to the end of any category; NaN if not recorded."""
-    seen = [
-        float(result.timing["peak_memory_mb"])
-        for job in series.jobs
-        for result in job.results.values()
-        if "peak_memory_mb" in result.timing
-    ]
-    return max(seen, default=math.nan)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from zsad_bench.leaderboard import ALWAYS, BoardOptions
 from zsad_bench.results import percent, shown_metrics
+from zsad_bench.speed import SPEED
 
 LABELS = ("rank", "method", "variant", "fidelity", "encoder", "batch_size", "seed", "categories")
 EMPTY = "No finished job.\n"
@@ -79,8 +80,9 @@ def leaderboard_latex(board: pd.DataFrame, options: BoardOptions) -> str:
 
 
 def _columns(part: pd.DataFrame) -> list[str]:
-    extra = ["interval", "images_per_second", "peak_memory_mb"]
-    return [*LABELS, *shown_metrics(part), *extra, *(["paper", "difference"] if _any_published(part) else [])]
+    printed = ["paper", "difference"] if _any_published(part) else []
+    spread = ["seed_std"] if part["n_seeds"].gt(1).any() else []
+    return [*LABELS, *shown_metrics(part), "interval", *spread, *SPEED, *printed]
 
 
 def _any_published(part: pd.DataFrame) -> bool:
@@ -93,15 +95,21 @@ def _cells(
     """Heads and rows of a group, as text of the target format."""
     columns, metrics = _columns(part), shown_metrics(part)
     marked = {name: marks(part, name) for name in metrics}
-    heads = {"interval": f"{metric} 95 % interval", "paper": f"published {metric}", "difference": "difference"}
+    heads = {
+        "interval": f"{metric} 95 % interval",
+        "seed_std": f"{metric} std over seeds",
+        "paper": f"published {metric}",
+        "difference": "difference",
+    }
     rows = []
     for position, row in enumerate(part.to_dict("records")):
         values = {name: percent(row[name]) for name in metrics}
         values = {name: mark(value, marked[name][position]) for name, value in values.items()}
         values |= {name: text("-" if pd.isna(row[name]) else str(row[name])) for name in LABELS}
         values["interval"] = interval_text(*(row.get(f"{metric}_{end}", float("nan")) for end in ("low", "high")))
-        values["images_per_second"] = _number(row["images_per_second"], 1)
-        values["peak_memory_mb"] = _number(row["peak_memory_mb"], 0)
+        values["seed_std"] = percent(row.get(f"{metric}_seed_std", float("nan")))
+        for name, digits in zip(SPEED, (1, 0), strict=True):
+            values[name] = _number(row.get(name, float("nan")), digits)
         values["paper"] = percent(row.get(f"published_{metric}", float("nan")))
         values["difference"] = signed_points(row.get(f"difference_{metric}", float("nan")))
         rows.append([values[name] for name in columns])

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
 from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
@@ -24,6 +24,7 @@ from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#000000")
 MARKERS = "osD^vP*X"
 _LONGEST_LABEL = 40
+_LETTER = 0.085  # inches, on average
 LINES = ("-", "--", "-.", ":")
 HEAT = "viridis"
 STYLE = {
@@ -85,8 +86,8 @@ def short(text: object) -> str:
     return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 3] + "..."
 
 
-def _sizes(table: pd.DataFrame) -> list[object]:
-    """Batch sizes in order, ``all`` last."""
+def batch_sizes(table: pd.DataFrame) -> list[object]:
+    """Batch sizes of a table in order, ``all`` last."""
     found = set(table["batch_size"].tolist())
     return sorted(found, key=lambda size: float("inf") if size == "all" else float(str(size)))
 
@@ -100,7 +101,7 @@ def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
     shown = table[(table["metric"] == metric) & table["value"].notna()]
     with style():
         made, (axes,) = figure()
-        sizes = _sizes(shown)
+        sizes = batch_sizes(shown)
         places = {size: position for position, size in enumerate(sizes)}
         looks = look(shown["method"].unique().tolist())
         for number, (method, part) in enumerate(shown.groupby("method", sort=True)):
@@ -115,8 +116,8 @@ def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
         axes.set_xticklabels([str(size) for size in sizes])
         axes.set_xlabel("batch size (images of a category seen together)")
         axes.set_ylabel(f"{METRIC_NAMES[metric]}, %")
-        axes.set_title(_title(shown, "bars: 95 % interval over images"))
-        _legend(axes, len(looks))
+        axes.set_title(titled(shown, "bars: 95 % interval over images"))
+        legend(axes, len(looks))
     return made
 
 
@@ -143,12 +144,14 @@ def _line(
     )
 
 
-def _title(table: pd.DataFrame, more: str = "") -> str:
+def titled(table: pd.DataFrame, more: str = "") -> str:
+    """The dataset of a table, with a remark."""
     dataset = short(table["dataset"].iloc[0]) if len(table) else ""
     return f"{dataset} ({more})" if more else dataset
 
 
-def _legend(axes: Axes, entries: int) -> None:
+def legend(axes: Axes, entries: int) -> None:
+    """Beside the axes, or inside where one entry leaves room."""
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0)) if entries > 1 else axes.legend(loc="best")
 
 
@@ -161,7 +164,7 @@ def share_figure(table: pd.DataFrame) -> Figure:
     table = table[table["batch_size"] == spread.idxmax()]
     with style():
         made, (axes,) = figure()
-        labels = [f"{low:.0%} to {high:.0%}" for low, high in _ranges(table, "share")]
+        labels = [f"{100 * low:g} to {100 * high:g} %" for low, high in _ranges(table, "share")]
         places = {low: position for position, (low, _) in enumerate(_ranges(table, "share"))}
         looks = look(table["method"].unique().tolist())
         for number, (method, part) in enumerate(table.groupby("method", sort=True)):
@@ -172,9 +175,9 @@ def share_figure(table: pd.DataFrame) -> Figure:
         axes.set_xticklabels(labels)
         axes.set_xlabel("share of anomalous images in the batch")
         axes.set_ylabel("images ranked rightly, %")
-        size = ", ".join(str(size) for size in _sizes(table))
-        axes.set_title(_title(table, f"batch size {size}; bars: 1.96 standard errors"))
-        _legend(axes, len(looks))
+        size = ", ".join(str(size) for size in batch_sizes(table))
+        axes.set_title(titled(table, f"batch size {size}; bars: 1.96 standard errors"))
+        legend(axes, len(looks))
     return made
 
 
@@ -202,55 +205,9 @@ def size_figure(table: pd.DataFrame) -> Figure:
         axes.set_ylim(0, None)
         axes.set_xlabel("area of the defect, share of the image")
         axes.set_ylabel("AUPRO over these regions, %")
-        axes.set_title(_title(table, "bars: 1.96 standard errors over regions"))
-        _legend(axes, len(looks))
+        axes.set_title(titled(table, "bars: 1.96 standard errors over regions"))
+        legend(axes, len(looks))
     return made
-
-
-def speed_figure(table: pd.DataFrame, metric: str) -> Figure:
-    """Accuracy against images per second; the Pareto front is joined by a line, of :func:`analysis.speed`."""
-    shown = table[table["value"].notna() & table["images_per_second"].notna()]
-    with style():
-        made, (axes,) = figure()
-        looks = look(shown["method"].unique().tolist())
-        for method, part in shown.groupby("method", sort=True):
-            kind = looks[str(method)]
-            axes.plot(
-                part["images_per_second"],
-                100 * part["value"],
-                kind["marker"],
-                color=kind["color"],
-                label=short(method),
-                ms=8,
-            )
-        front = shown[shown["pareto"]].sort_values("images_per_second")
-        axes.plot(
-            front["images_per_second"], 100 * front["value"], color="#555555", lw=1.2, ls="--", label="Pareto front"
-        )
-        _annotate_sizes(axes, shown)
-        if len(shown) and shown["images_per_second"].max() > 4 * shown["images_per_second"].min():
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.margins(0.12)
-        axes.set_xlabel("images per second (encoder and method)")
-        axes.set_ylabel(f"{METRIC_NAMES[metric]}, %")
-        axes.set_title(_title(shown, "numbers: batch size"))
-        _legend(axes, len(looks) + 1)
-    return made
-
-
-def _annotate_sizes(axes: Axes, shown: pd.DataFrame) -> None:
-    """Batch sizes beside points; points that lie on each other share one text."""
-    spots: dict[tuple[float, float], list[str]] = {}
-    for row in shown.to_dict("records"):
-        key = round(float(np.log(row["images_per_second"])), 1), round(100 * row["value"], 0)
-        spots.setdefault(key, []).append(f"{row['images_per_second']}|{row['value']}|{row['batch_size']}")
-    for texts in spots.values():
-        x, y, _ = texts[0].split("|")
-        sizes = list(dict.fromkeys(text.split("|")[2] for text in texts))
-        axes.annotate(", ".join(sizes), (float(x), 100 * float(y)), (6, 5), textcoords="offset points", fontsize=8.5)
 
 
 def heat_figure(table: pd.DataFrame, title: str, unit: str = "%", scale: float = 100.0) -> Figure:
@@ -262,7 +219,9 @@ def heat_figure(table: pd.DataFrame, title: str, unit: str = "%", scale: float =
     values = scale * table.to_numpy(float)
     rows, columns = values.shape
     with style():
-        made, (axes,) = figure(max(6.0, 2.6 + 0.75 * columns), max(3.0, 1.8 + 0.4 * rows))
+        across, down = (max((len(short(name)) for name in names), default=0) for names in (table.index, table.columns))
+        width, height = 1.6 + _LETTER * across + 0.75 * columns, 1.1 + 0.6 * _LETTER * down
+        made, (axes,) = figure(max(6.0, width), max(3.0, height + (0.4 if rows <= 12 else 0.28) * rows))
         axes.grid(visible=False)
         known = values[np.isfinite(values)]
         low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -360,5 +319,5 @@ def curves_figure(table: pd.DataFrame) -> Figure:
                 axes.plot([0, 1], [0, 1], color="#AAAAAA", lw=1)
             axes.set(title=title, xlabel=x, ylabel=y, ylim=(0, 1.02))
         axes_list[0].legend(loc="lower right", fontsize=9)
-        made.suptitle(_title(table, "mean over categories"), x=0.01, ha="left", fontsize=11.5)
+        made.suptitle(titled(table, "mean over categories"), x=0.01, ha="left", fontsize=11.5)
     return made

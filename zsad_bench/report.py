@@ -21,9 +21,8 @@ from zsad_bench import console
 from zsad_bench.errors import UserError
 from zsad_bench.files import write_atomic
 from zsad_bench.leaderboard import BoardOptions
-from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.runs import read_runs
-from zsad_bench.tables import csv_text
+from zsad_bench.tables import csv_text, write_leaderboard
 
 if TYPE_CHECKING:
     from zsad_bench.report_content import Content
@@ -93,9 +92,7 @@ def write_report(folders: Sequence[Path], options: BoardOptions | None = None, o
 
 
 def _write_tables(folder: Path, content: Content) -> None:
-    write_atomic(folder / "leaderboard.csv", csv_text(content.board))
-    write_atomic(folder / "leaderboard.md", leaderboard_markdown(content.board, content.options))
-    write_atomic(folder / "leaderboard.tex", leaderboard_latex(content.board, content.options))
+    write_leaderboard(folder, content.board, content.speed, content.options)
     for question in content.questions:
         if not question.table.empty:
             write_atomic(folder / "tables" / f"{question.name}.csv", csv_text(question.table))

@@ -52,7 +52,7 @@ def _figure(shown: pd.DataFrame, column: str, ticks: list[str], title: str, mode
         font={"family": "system-ui, sans-serif", "size": 14},
         margin={"l": 60, "r": 20, "t": 20, "b": 60},
         xaxis={"title": {"text": title}, "tickmode": "array", "tickvals": list(range(len(ticks))), "ticktext": ticks},
-        yaxis={"title": {"text": "%"}, "showgrid": True, "gridcolor": "#e3e6ea"},
+        yaxis={"title": {"text": "%"}, "automargin": True, "showgrid": True, "gridcolor": "#e3e6ea"},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hoverlabel={"align": "left"},
     )

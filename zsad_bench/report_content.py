@@ -15,9 +15,12 @@ from zsad_bench import analysis, plots
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
+from zsad_bench.plots_seeds import seeds_figure
+from zsad_bench.plots_speed import speed_figure
 from zsad_bench.results import METRIC_NAMES
 from zsad_bench.runs import Runs
 from zsad_bench.series import Series, group_series, largest_batches
+from zsad_bench.speed import EncoderTimes, build_speed, encoder_times
 from zsad_bench.statistics import RankTest, block_values, compare, rank_test, verdict
 from zsad_bench.tables import build_tables
 
@@ -53,12 +56,13 @@ class Sheet:
 
 @dataclass
 class Content:
-    """Everything a report shows."""
+    """Everything a report shows; ``board`` and ``speed`` have the same rows."""
 
     runs: Runs
     options: BoardOptions
     series: list[Series]
     board: pd.DataFrame
+    speed: pd.DataFrame
     coverage: pd.DataFrame
     questions: list[Question] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
@@ -70,10 +74,12 @@ def build_content(runs: Runs, options: BoardOptions) -> Content:
     Raises:
         UserError: results without the metric that the options ask for.
     """
-    series = [entry for entry in group_series(runs.jobs) if options.keeps(entry.info)]
-    content = Content(runs, options, series, build_board(series, options), coverage(series))
+    everything = group_series(runs.jobs)
+    series = [entry for entry in everything if options.keeps(entry.info)]
+    board, times = build_board(series, options), encoder_times(everything)
+    content = Content(runs, options, series, board, build_speed(everything, board), coverage(series))
     for dataset in sorted({entry.info.dataset for entry in series}):
-        content.questions += _questions([entry for entry in series if entry.info.dataset == dataset], options)
+        content.questions += _questions([entry for entry in series if entry.info.dataset == dataset], options, times)
     content.sheets = _sheets(series)
     return content
 
@@ -93,15 +99,16 @@ def coverage(series: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
-def _questions(series: list[Series], options: BoardOptions) -> list[Question]:
+def _questions(series: list[Series], options: BoardOptions, times: EncoderTimes) -> list[Question]:
     """The questions of one dataset, in the order of the page."""
     metric, dataset = options.metric, series[0].info.dataset
     started = [entry for entry in series if any(job.results for job in entry.jobs)]
     entries = sorted(largest_batches(started), key=lambda entry: entry.label)
     return [
         _batch_sizes(dataset, started, metric),
+        _compositions(dataset, started, metric),
         _shares(dataset, started),
-        _speed(dataset, started, metric),
+        _speed(dataset, started, metric, times),
         _comparisons(dataset, entries, metric),
         _categories(dataset, entries, metric),
         _defect_types(dataset, entries),
@@ -134,6 +141,22 @@ def _batch_sizes(dataset: str, series: list[Series], metric: str) -> Question:
     )
 
 
+def _compositions(dataset: str, series: list[Series], metric: str) -> Question:
+    table = analysis.by_seed(series)
+    name = f"seeds_{_slug(dataset)}"
+    shown = [] if table.empty else list(dict.fromkeys([metric, "image_auroc", "pixel_aupro"]))
+    known = [which for which in shown if table.loc[table["metric"] == which, "value"].notna().any()]
+    return Question(
+        name,
+        f"{dataset}: does it matter which images come together?",
+        "Every seed composes the batches anew, over the same images. This spread comes on top of the intervals over "
+        "images.",
+        {f"{name}_{which}": partial(seeds_figure, table, which) for which in known},
+        table,
+        "" if known else "one seed only; run several with seeds=0..9",
+    )
+
+
 def _shares(dataset: str, series: list[Series]) -> Question:
     table = analysis.by_share([entry for entry in series if entry.info.setting in ("batch", "transductive")])
     name = f"share_{_slug(dataset)}"
@@ -149,16 +172,17 @@ def _shares(dataset: str, series: list[Series]) -> Question:
     )
 
 
-def _speed(dataset: str, series: list[Series], metric: str) -> Question:
-    table = analysis.speed(series, metric)
+def _speed(dataset: str, series: list[Series], metric: str, times: EncoderTimes) -> Question:
+    table = analysis.speed(series, metric, times)
     name = f"speed_{_slug(dataset)}"
     known = len(table) and (table["value"].notna() & table["images_per_second"].notna()).any()
     return Question(
         name,
         f"{dataset}: accuracy against throughput",
-        "Nobody is both better and faster than a method on the Pareto front. Speed is images per second of encoder and "
-        "method, of the run as it was: compare only numbers of one machine.",
-        {name: partial(plots.speed_figure, table, metric)} if known else {},
+        "Nobody is both better and faster than a method on the Pareto front (ringed). Speed is images per second, "
+        "without loading and metrics. A method that read stored features is charged the encoder's "
+        "time of the job that encoded them. Compare only numbers of one machine.",
+        {name: partial(speed_figure, table, metric)} if known else {},
         table,
         "" if known else "no timed and finished method",
     )

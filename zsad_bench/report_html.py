@@ -24,6 +24,7 @@ from zsad_bench.report_content import Content
 from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
 from zsad_bench.series import largest_batches
+from zsad_bench.speed import KEYS, with_speed
 
 ROWS = 300
 """Rows of a table on the page; its CSV file has all."""
@@ -41,21 +42,22 @@ _FRACTIONS = (
     "difference",
     "image_auroc",
 )
+_FILTERS = ("dataset", "setting", "method", "batch_size")
 _SHEET_WIDTH = 900
-_LABELS = (
-    *("rank", "method", "batch_size", "setting", "fidelity", "dataset"),
-    *("protocol", "encoder", "seed", "categories"),
-)
+_BEFORE = ("rank", "method", "batch_size", "setting")
+_AFTER = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
+"""Columns of the leaderboard before and after the numbers, so that a narrow window shows the first metric."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: its text, what it is sorted by, and how it stands out."""
+    """A table cell: its text, what it is sorted by, how it stands out, and up to two lines in small letters."""
 
     text: str
     order: str = ""
     kind: str = ""
     note: str = ""
+    more: str = ""
 
 
 def render(content: Content, pictures: Mapping[str, Path]) -> str:
@@ -83,7 +85,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
         board_heads=heads,
         board_rows=rows,
         constant={} if content.board.empty else _constant(content.board),
-        filters={name: _choices(content.board, name) for name in ("dataset", "setting", "method", "batch_size")},
+        filters={name: choices for name in _FILTERS if len(choices := _choices(content.board, name)) > 1},
         groups=["dataset", "protocol", *content.options.group],
         coverage=_table(content.coverage),
         datasets=datasets,
@@ -128,7 +130,7 @@ def _small(path: Path) -> str:
 
 def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of the leaderboard, best and second of each group marked."""
-    board, metric = content.board, content.options.metric
+    board, metric = with_speed(content.board, content.speed), content.options.metric
     if board.empty:
         return [], []
     keys = list(dict.fromkeys(["dataset", "protocol", *content.options.group]))
@@ -137,26 +139,34 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     for _, part in board.groupby(keys, sort=False, dropna=False):
         for name in metrics:
             marked |= {(index, name): kind for index, kind in zip(part.index, marks(part, name), strict=True)}
-    labels = [name for name in _LABELS if name not in _constant(board)]
+    after = [name for name in _AFTER if name not in _constant(board)]
+    if board.duplicated([name for name in KEYS if name != "config_hash"]).any():
+        after.append("config_hash")
     printed = bool(board[f"published_{metric}"].notna().any()) if f"published_{metric}" in board else False
     rows = []
     for index, row in zip(board.index, board.to_dict("records"), strict=True):
-        cells = [_label({**row, "method": _method(row)}, name) for name in labels]
+        named = {**row, "method": _method(row)}
+        cells = [_label(named, name) for name in _BEFORE]
         cells += [_metric(row, name, marked[index, name]) for name in metrics]
         cells += [_number(row["images_per_second"], 1), _number(row["peak_memory_mb"], 0)]
         if printed:
             figure, difference = row[f"published_{metric}"], row[f"difference_{metric}"]
             cells.append(Cell(_percent(figure), _order(figure), note=str(row["published_source"])))
             cells.append(Cell("" if pd.isna(difference) else f"{100 * difference:+.1f}", _order(difference)))
-        rows.append(cells)
-    heads = [name.replace("_", " ") for name in labels] + [METRIC_NAMES[name] for name in metrics]
-    return [*heads, "images / s", "memory, MiB", *(["published", "ours minus published"] if printed else [])], rows
+        rows.append([*cells, *(_label(named, name) for name in after)])
+    figures = [*(METRIC_NAMES[name] for name in metrics), "images / s", "memory, MiB"]
+    figures += ["published", "ours minus published"] if printed else []
+    return [*(_head(name) for name in _BEFORE), *figures, *(_head(name) for name in after)], rows
+
+
+def _head(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _constant(board: pd.DataFrame) -> dict[str, str]:
     """Columns that say the same in every row: named once above the table instead."""
-    names = [name for name in ("fidelity", "protocol", "encoder", "seed") if board[name].nunique(dropna=False) == 1]
-    return {name: str(board[name].iloc[0]) for name in names}
+    names = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
+    return {name: str(board[name].iloc[0]) for name in names if board[name].nunique(dropna=False) == 1}
 
 
 def _percent(value: float) -> str:
@@ -181,7 +191,10 @@ def _metric(row: Mapping[object, object], name: str, mark: str) -> Cell:
     value, low, high = (row.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))
     assert isinstance(value, float)
     note = "" if pd.isna(low) else f"{percent(low)} to {percent(high)}"  # type: ignore[call-overload, arg-type]
-    return Cell(_percent(value), _order(value), mark, note)
+    spread = row.get(f"{name}_seed_std", math.nan)
+    assert isinstance(spread, float)
+    more = "" if math.isnan(spread) else f"seeds \u00b1 {100 * spread:.1f}"
+    return Cell(_percent(value), _order(value), mark, note, more)
 
 
 def _number(value: float, digits: int) -> Cell:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import resources
 
@@ -24,9 +25,13 @@ class Series:
     """Jobs of one method, variant, dataset, encoder and batch size with different seeds, ascending by seed.
 
     Means are over the finished jobs; they are NaN while no job has every category.
+
+    Attributes:
+        apart: what tells it from others of the same method and batch size on the dataset; empty if nothing has to.
     """
 
     jobs: tuple[Job, ...]
+    apart: str = ""
 
     @property
     def info(self) -> JobInfo:
@@ -54,9 +59,10 @@ class Series:
 
     @property
     def name(self) -> str:
-        """Method, with its variant where that is not the paper's."""
+        """Method, with its variant where that is not the paper's, and with what tells it from its like."""
         info = self.info
-        return info.method if info.variant in ("paper", "official") else f"{info.method} ({info.variant})"
+        more = [text for text in ("" if info.variant in ("paper", "official") else info.variant, self.apart) if text]
+        return f"{info.method} ({', '.join(more)})" if more else info.method
 
     @property
     def label(self) -> str:
@@ -103,10 +109,14 @@ class Series:
         known = [part for part in loaded if part is not None]
         if not known or len(known) < len(loaded) or len({part.images for part in known}) > 1:
             return None
-        return np.mean([part.values for part in known], axis=0)
+        return known[0].values if len(known) == 1 else np.mean([part.values for part in known], axis=0)
 
-    def images_hash(self, category: str) -> str:
-        """Which images a category was evaluated on; empty if not recorded."""
+    @cached_property
+    def images_hashes(self) -> tuple[str, ...]:
+        """Which images each category was evaluated on; empty where that was not recorded."""
+        return tuple(self._images_hash(category) for category in self.categories)
+
+    def _images_hash(self, category: str) -> str:
         for job in self.finished or self.jobs:
             if category in job.results and (found := job.replicates(category)) is not None:
                 return found.images
@@ -125,7 +135,28 @@ def group_series(jobs: Sequence[Job]) -> list[Series]:
         info = job.info
         key = (info.method, info.variant, info.dataset, info.protocol, str(info.batch_size))
         groups.setdefault((*key, info.series or info.config_hash), []).append(job)
-    return [Series(tuple(sorted(group, key=lambda job: job.info.seed))) for group in groups.values()]
+    return _told_apart([Series(tuple(sorted(group, key=lambda job: job.info.seed))) for group in groups.values()])
+
+
+def _told_apart(series: Sequence[Series]) -> list[Series]:
+    """Series named so that no two on a dataset are called the same: by encoder, and by configuration if need be."""
+    named = []
+    encoders: dict[str, set[str]] = {}
+    for entry in series:
+        encoders.setdefault(entry.info.dataset, set()).add(_encoder(entry.info))
+    for entry in series:
+        several = len(encoders[entry.info.dataset]) > 1
+        named.append(replace(entry, apart=_encoder(entry.info) if several else ""))
+    count = Counter((entry.info.dataset, entry.label) for entry in named)
+    for index, entry in enumerate(named):
+        if count[entry.info.dataset, entry.label] > 1:
+            config = f"config {entry.info.config_hash[:6]}"
+            named[index] = replace(entry, apart=f"{entry.apart}, {config}" if entry.apart else config)
+    return named
+
+
+def _encoder(info: JobInfo) -> str:
+    return f"{info.encoder} {info.pretrained} {info.image_size}"
 
 
 def largest_batches(series: Sequence[Series]) -> list[Series]:

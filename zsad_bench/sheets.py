@@ -28,6 +28,7 @@ WORST = 6
 TILE = 168
 GAP = 6
 TITLE = 30
+_FONT_SIZES = (12, 11, 10)
 OUTLINE = (0, 230, 118)
 COLOURS = "inferno"
 COLOUR_RANGE = 0.01, 0.999
@@ -134,22 +135,27 @@ def _sheet(
     rows = -(-len(tiles) // columns)
     cell_height = 2 * TILE + GAP + 18
     sheet = Image.new("RGB", (columns * (TILE + GAP) + GAP, TITLE + rows * (cell_height + GAP)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZES[0])
     for position, (index, caption) in enumerate(tiles):
         left = GAP + (position % columns) * (TILE + GAP)
         top = TITLE + (position // columns) * (cell_height + GAP)
         photo, heat = _panels(dataset, samples[index], maps[index], geometry, low, high)
-        draw.text((left, top), _fit(draw, font, caption), "black", font)
+        draw.text((left, top), *_fitted(draw, caption))
         sheet.paste(photo, (left, top + 18))
         sheet.paste(heat, (left, top + 18 + TILE + GAP))
     _legend(sheet, draw, font, title, low, high)
     return sheet
 
 
-def _fit(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> str:
+def _fitted(draw: ImageDraw.ImageDraw, text: str) -> tuple[str, str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """A caption no wider than its tile, with colour and font: in smaller letters, or else cut."""
+    for size in _FONT_SIZES:
+        font = ImageFont.load_default(size)
+        if draw.textlength(text, font) <= TILE:
+            return text, "black", font
     while draw.textlength(text, font) > TILE:
         text = text[:-2].rstrip(".") + "."
-    return text
+    return text, "black", font
 
 
 def _panels(

@@ -14,6 +14,7 @@ from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.results import COUNT_COLUMNS, JOB_COLUMNS, CategoryResult, write_atomic
 from zsad_bench.runs import Job, read_runs
 from zsad_bench.series import group_series
+from zsad_bench.speed import build_speed, with_speed
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class RunTables:
     images: pd.DataFrame
     timing: pd.DataFrame
     leaderboard: pd.DataFrame
+    speed: pd.DataFrame
 
 
 def collect(run_folder: Path, options: BoardOptions | None = None) -> RunTables:
@@ -32,7 +34,7 @@ def collect(run_folder: Path, options: BoardOptions | None = None) -> RunTables:
 
 
 def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> RunTables:
-    """Tables of jobs: a row per category and mean, per image, per timing, and the leaderboard."""
+    """Tables of jobs: a row per category and mean, per image, per timing, the leaderboard and its speeds."""
     metrics, images, timing = [], [], []
     for job in jobs:
         info = job.info
@@ -45,7 +47,9 @@ def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> Ru
             timing.append({**row, "n_images": result.n_images, **result.timing, "config_hash": info.config_hash})
         if job.complete and job.results:
             metrics.append(_mean_row(shared, job))
-    return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), build_board(group_series(jobs), options))
+    series = group_series(jobs)
+    board = build_board(series, options)
+    return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), board, build_speed(series, board))
 
 
 def _mean_row(shared: dict[str, object], job: Job) -> dict[str, object]:
@@ -96,11 +100,19 @@ def write_tables(run_folder: Path, options: BoardOptions | None = None) -> RunTa
     """Rebuild every table of a results folder from the files of its jobs."""
     options = options or BoardOptions()
     tables = collect(run_folder, options)
-    for name in ("metrics", "images", "timing", "leaderboard"):
+    for name in ("metrics", "images", "timing"):
         write_atomic(run_folder / f"{name}.csv", csv_text(getattr(tables, name)))
-    write_atomic(run_folder / "leaderboard.md", leaderboard_markdown(tables.leaderboard, options))
-    write_atomic(run_folder / "leaderboard.tex", leaderboard_latex(tables.leaderboard, options))
+    write_leaderboard(run_folder, tables.leaderboard, tables.speed, options)
     return tables
+
+
+def write_leaderboard(folder: Path, board: pd.DataFrame, speed: pd.DataFrame, options: BoardOptions) -> None:
+    """``leaderboard.csv``, which repeats byte for byte, its speeds, and both together as Markdown and LaTeX."""
+    write_atomic(folder / "leaderboard.csv", csv_text(board))
+    write_atomic(folder / "leaderboard_speed.csv", csv_text(speed))
+    shown = with_speed(board, speed)
+    write_atomic(folder / "leaderboard.md", leaderboard_markdown(shown, options))
+    write_atomic(folder / "leaderboard.tex", leaderboard_latex(shown, options))
 
 
 def csv_text(table: pd.DataFrame) -> str:
