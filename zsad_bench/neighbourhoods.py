@@ -46,8 +46,8 @@ def neighbourhood_scores(
         penalty: (B, N) added to the distance of a patch that serves as a reference; infinity excludes it.
         convert: applied to cosine distances before they are averaged, for example
             :func:`~zsad_bench.matching.euclidean`.
-        factors: type of the factors of the products. With bfloat16 distances are wrong by some tenths of a percent,
-            less than those of features from a bfloat16 encoder are anyway, and identical patches come out near 0.
+        factors: type of the factors of the products. With bfloat16 distances change far less than a bfloat16 encoder
+            changes them (measured in ``docs/performance.md``), and identical patches come out near 0, not at 0.
 
     Returns:
         (B, N).
@@ -56,8 +56,7 @@ def neighbourhood_scores(
     at_once = TABLE // (count * count * n_patches)
     scores = []
     if at_once == 0:
-        for side in sides:
-            scores.append(mutual_scores(aggregate(patches, grid, side), interval, penalty, convert))
+        scores += [mutual_scores(aggregate(patches, grid, side), interval, penalty, convert) for side in sides]
     else:
         for group in (sides[start : start + at_once] for start in range(0, len(sides), at_once)):
             tables = _similarities(patches, grid, group, penalty, factors)
