@@ -1,0 +1,53 @@
+"""``encoder.compile``: the same features through ``torch.compile``, and one line where that does not work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch._inductor import config as inductor
+
+from zsad_bench.encoder import load_encoder
+from zsad_bench.errors import UserError
+from zsad_bench.features import FeatureRequest, Stream, Tap
+
+TINY = Path(__file__).parent / "data" / "tiny_clip.json"
+
+
+@pytest.fixture
+def small_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A tower of two blocks, because compiling takes seconds a block; nothing compiled before is found."""
+    content = json.loads(TINY.read_text())
+    content["vision_cfg"]["layers"] = 2
+    path = tmp_path / "two_blocks.json"
+    path.write_text(json.dumps(content))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    torch.compiler.reset()
+    yield str(path)
+    torch.compiler.reset()
+
+
+def test_compiled_features_are_the_same(small_model: str) -> None:
+    stream = Tap(-1, Stream(), projected=True)
+    request = FeatureRequest((Tap(1), stream))
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    plain = load_encoder(small_model, None).encode(pixels, request)
+    encoder = load_encoder(small_model, None, compile=True)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled = encoder.encode(pixels, request)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    torch.testing.assert_close(compiled.class_tokens, plain.class_tokens, atol=1e-5, rtol=1e-5)
+    for tap in request.taps:
+        torch.testing.assert_close(compiled.tokens[tap], plain.tokens[tap], atol=1e-5, rtol=1e-5)
+    assert encoder.plan.key != load_encoder(small_model, None).plan.key
+
+
+def test_without_a_compiler_it_is_one_line(small_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    encoder = load_encoder(small_model, None, compile=True)
+    with pytest.raises(UserError, match=r"encoder\.compile=true: .*C\+\+ compiler.*encoder\.compile=false") as caught:
+        encoder.encode(torch.zeros(1, 3, 48, 48), FeatureRequest())
+    assert "\n" not in str(caught.value)
