@@ -23,8 +23,12 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy zsad_bench methods datasets
 
-bench: $(VENV)/.installed  ## ratios measured side by side in one run
-	$(BIN)/python benchmarks/metrics.py
+bench: $(VENV)/.installed  ## ratios measured side by side, each benchmark in one run; an hour or more on a CPU
+	$(BIN)/python benchmarks/metrics.py --csv results/benchmarks/metrics.csv
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/matching.py
+	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/sweep.py
 
 demo-encoder: $(VENV)/.installed  ## train the bundled encoder again, about an hour on 2 cores
 	$(BIN)/python tools/train_demo_encoder.py --seed 0 --output zsad_bench/demo_encoder

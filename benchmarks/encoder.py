@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from side_by_side import Ratio, add_clock_options, clock_of, report, seconds
@@ -24,7 +25,7 @@ from zsad_bench.encoder import ClipEncoder
 from zsad_bench.features import FeatureRequest, Stream, Tap
 from zsad_bench.matching import quarter_depths
 from zsad_bench.precision import PRECISIONS
-from zsad_bench.prompts import TextCache, load_ensemble
+from zsad_bench.prompts import PromptEnsemble, TextCache, load_ensemble
 
 CHUNK = 8
 METHODS = ("winclip", "anoclip", "clip_ad", "musc", "fiseclip", "dual_image")
@@ -90,22 +91,22 @@ def main() -> None:
         runs: dict[str, Callable[[], object]] = {}
         for precision, encoder in encoders.items():
             images = chunk.to(PRECISIONS[precision])
-            runs[f"own {precision}"] = partial(encoder.model.encode_image, images)
+            own_encode = cast(Callable[[torch.Tensor], torch.Tensor], encoder.model.encode_image)
+            runs[f"own {precision}"] = partial(own_encode, images)
             runs[f"class {precision}"] = partial(encoder.encode, chunk, FeatureRequest())
             runs[f"dense {precision}"] = partial(encoder.encode, chunk, dense_request(encoder))
         for name in METHODS:
-            taps = load_method(name, encoder=encoders["bf16"]).method.request().taps
-            if taps:
-                runs[f"taps {name}"] = partial(encoders["bf16"].encode, chunk, FeatureRequest(taps=taps))
+            request = load_method(name, encoder=encoders["bf16"]).method.request()
+            if request.taps:
+                runs[f"taps of {name}"] = partial(encoders["bf16"].encode, chunk, FeatureRequest(taps=request.taps))
         time = seconds(runs, rounds, clock)
         for precision in encoders:
             own, dense = time[f"own {precision}"], time[f"dense {precision}"]
             name = f"{precision}: four plain taps and the v-v stream / encode_image"
             ratios.append(Ratio(name, dense / own, at_most=1.35))
             ratios.append(Ratio(f"{precision}: class token alone / encode_image", time[f"class {precision}"] / own))
-        for name in METHODS:
-            if f"taps {name}" in time:
-                ratios.append(Ratio(f"bf16: taps of {name} / encode_image", time[f"taps {name}"] / time["own bf16"]))
+        taps = [name for name in time if name.startswith("taps ")]
+        ratios += [Ratio(f"bf16: {name} / encode_image", time[name] / time["own bf16"]) for name in taps]
         ratios.append(Ratio("encode_image fp32 / bf16, open_clip's own", time["own fp32"] / time["own bf16"]))
         name = "encode_image fp32 / our class token in bf16"
         ratios.append(Ratio(name, time["own fp32"] / time["class bf16"], at_least=4.0))
@@ -131,11 +132,11 @@ def main() -> None:
             assert prompts is not None
             ensemble = load_ensemble(prompts)
 
-            def first(ensemble: object = ensemble) -> None:
+            def first(ensemble: PromptEnsemble = ensemble) -> None:
                 encoder.texts = TextCache(encoder)
                 encoder.texts.features(ensemble, "metal nut", False)
 
-            def again(ensemble: object = ensemble) -> None:
+            def again(ensemble: PromptEnsemble = ensemble) -> None:
                 encoder.texts.features(ensemble, "metal nut", False)
 
             cold = seconds({"first": first}, max(1, rounds // 2), clock)["first"]

@@ -61,7 +61,8 @@ def test_damaged_measurements_are_made_again(measurements: Path) -> None:
 def test_results_are_filed_under_what_was_chosen(measurements: Path) -> None:
     """The identity of a job with auto is that of the same job with the precision by name."""
     chosen = resolve_precision("auto", CPU)
-    configs = {name: compose_config([f"encoder.precision={name}", "encoder.device=cpu"]) for name in ("auto", *PRECISIONS)}
-    names = {name: identity(config, ["tile"]) for name, config in configs.items()}
+    names = {}
+    for name in ("auto", *PRECISIONS):
+        names[name] = identity(compose_config([f"encoder.precision={name}", "encoder.device=cpu"]), ["tile"])
     assert names["auto"] == names[chosen]
     assert len(set(names.values())) == len(PRECISIONS)
