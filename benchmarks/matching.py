@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="images of the large MuSc set")
     parser.add_argument("--rounds", type=int, default=3, help="runs of every short part, the shortest counts")
     parser.add_argument("--quick", action="store_true", help="a small model, 40 images and one run of everything")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="for the batch of 32")
+    parser.add_argument("--precisions", nargs="+", choices=("bf16", "fp32"), default=("bf16", "fp32"))
     add_clock_options(parser)
     options = parser.parse_args()
     if options.quick:
@@ -57,11 +59,11 @@ def main() -> None:
     clock, rounds = clock_of(options), options.rounds
     ratios: list[Ratio] = []
     with torch.inference_mode():
-        for precision in ("bf16", "fp32"):
+        for precision in options.precisions:
             encoder = load_encoder(options.model, None, precision=precision, feature_bits=16)
             size = encoder.spec.image_size
             pixels = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
-            bounds = {name: load_method(name, encoder=encoder) for name in METHODS}
+            bounds = {name: load_method(name, encoder=encoder) for name in {"musc", *options.methods}}
             for bound in bounds.values():
                 bound.predict_images(pixels[:2], class_name="metal nut")  # prompts, and whatever is made once
             musc, request = bounds["musc"].method, bounds["musc"].method.request()
@@ -69,8 +71,8 @@ def main() -> None:
             for bound in bounds.values():
                 request = request.union(bound.method.request())
             batch = encoder.encode(pixels, request)
-            time = seconds({name: partial(bounds[name].method.predict, batch) for name in METHODS}, rounds, clock)
-            for name in METHODS:
+            time = seconds({name: partial(bounds[name].method.predict, batch) for name in bounds}, rounds, clock)
+            for name in sorted(bounds):
                 words = f"{precision}: {name}, batch of {BATCH}: matching / encoding"
                 ratios.append(Ratio(words, time[name] / encode, at_most=0.3))
             tap, *others = musc.request().taps
