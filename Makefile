@@ -23,9 +23,15 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy zsad_bench methods datasets
 
-bench: $(VENV)/.installed  ## metrics: ratios measured side by side in one run; tables: seconds of 10 000 rows
-	$(BIN)/python benchmarks/metrics.py
+bench: $(VENV)/.installed  ## ratios measured side by side, each benchmark in one run; an hour or more on a CPU
+	$(BIN)/python benchmarks/metrics.py --csv results/benchmarks/metrics.csv
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/matching.py
+	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/sweep.py
 
 demo-encoder: $(VENV)/.installed  ## train the bundled encoder again, about an hour on 2 cores
 	$(BIN)/python tools/train_demo_encoder.py --seed 0 --output zsad_bench/demo_encoder

@@ -10,13 +10,14 @@ ratios and writes results/benchmarks/sweep.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from side_by_side import Ratio, report
 
 METHODS = "winclip,anoclip,clip_ad,musc,fiseclip,dual_image"
 SIZES = "1,2,4,8,16,32"
@@ -107,21 +108,13 @@ def main() -> None:
         _, printed = seconds([*python, READ_ONLY, *common], folder / "c", folder)
     encoded, read, encoded_again, read_again = map(float, printed.split())
     jobs = len(options.methods.split(",")) * len(options.sizes.split(","))
-    rows = {
-        f"sweep of {jobs} jobs / encoding once": cold / encode,
-        "the same sweep, everything stored / encoding once": warm / encode,
-        "encoding 4 taps / reading them back": (encoded + encoded_again) / (read + read_again),
-    }
-    print(f"{options.images} images, {options.model}, {options.precision}; encoding once took {encode:.0f} s")
-    for name, ratio in rows.items():
-        print(f"{name:52} {ratio:8.2f}")
-    path = Path("results/benchmarks/sweep.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["ratio", "value", "images", "model", "precision"])
-        setup = [options.images, options.model, options.precision]
-        writer.writerows([name, ratio, *setup] for name, ratio in rows.items())
+    ratios = [
+        Ratio(f"sweep of {jobs} jobs / encoding once", cold / encode, at_most=1.5),
+        Ratio("the same sweep, everything stored / encoding once", warm / encode),
+        Ratio("encoding 4 taps / reading them back", (encoded + encoded_again) / (read + read_again), at_least=20.0),
+    ]
+    setup = {"images": options.images, "model": options.model, "precision": options.precision}
+    report("sweep", ratios, {**setup, "encoding once": f"{encode:.0f} s"})
 
 
 if __name__ == "__main__":

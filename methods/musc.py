@@ -26,8 +26,9 @@ from torch import Tensor
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
 from zsad_bench.maps import upsample
-from zsad_bench.matching import aggregate, check_interval, check_sides, choose_layers, mutual_scores_euclidean
+from zsad_bench.matching import check_interval, check_sides, choose_layers, euclidean
 from zsad_bench.method import Method, Prediction
+from zsad_bench.neighbourhoods import neighbourhood_scores
 from zsad_bench.prompts import TextFeatures
 
 
@@ -77,11 +78,13 @@ class MuSc(Method):
         """Steps 1 to 3: (B, h, w), Euclidean distances of unit vectors in [0, 2]."""
         scores = torch.zeros(len(batch), batch.grid[0] * batch.grid[1])
         if len(batch) > 1:
+            factors = torch.bfloat16 if self.encoder.precision == "bf16" else torch.float32
             for tap in self.taps:
-                for side in self.sides:
-                    features = aggregate(batch.patches(tap), batch.grid, side)
-                    scores = scores.to(features) + mutual_scores_euclidean(features, self.interval)
-        return scores.unflatten(1, batch.grid) / (len(self.taps) * len(self.sides))
+                own = neighbourhood_scores(
+                    batch.patches(tap), batch.grid, self.sides, self.interval, convert=euclidean, factors=factors
+                )
+                scores = scores.to(own) + own
+        return scores.unflatten(1, batch.grid) / len(self.taps)
 
     def rescore(self, scores: Tensor, class_tokens: Tensor) -> Tensor:
         """RsCIN: raw image scores (B,) smoothed over images (B, D) that look alike."""

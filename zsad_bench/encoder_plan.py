@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -37,6 +37,7 @@ class EncoderSpec:
         patch_size: pixels per patch side.
         image_size: side of the square input in pixels.
         grid: patches (h, w).
+        precision: ``fp32``, ``bf16`` or ``fp16``: features are no more exact, so a method may compute in it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class EncoderSpec:
     patch_size: int
     image_size: int
     grid: tuple[int, int]
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def plan_encoder(
     spec = encoder_spec(model, pretrained, image_size)
     target = choose_device(device)
     precision = resolve_precision(precision, target)
+    spec = replace(spec, precision=precision)
     weights = find_weights(model, pretrained, sha256)
     mean, std = _pixel_statistics(model, pretrained)
     geometry = Geometry(spec.image_size, resize)

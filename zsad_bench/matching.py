@@ -75,10 +75,19 @@ def neighbourhood_means(patches: Tensor, grid: tuple[int, int], side: int) -> Te
     The tokens of an image are standardised together, one mean and one variance over all patches and channels; every
     patch becomes the mean of the side x side patches around it; zeros beyond the border count.
     """
-    standard = F.layer_norm(patches, patches.shape[1:])
+    return means_of(standardised(patches), grid, side)
+
+
+def standardised(patches: Tensor) -> Tensor:
+    """Tokens (B, N, C) minus the mean over all patches and channels of their image, by the standard deviation."""
+    return F.layer_norm(patches, patches.shape[1:])
+
+
+def means_of(tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Every token (B, N, C) as the mean of the side x side tokens around it; zeros beyond the border count."""
     if side == 1:
-        return standard
-    maps = standard.transpose(1, 2).unflatten(2, grid)
+        return tokens
+    maps = tokens.transpose(1, 2).unflatten(2, grid)
     return F.avg_pool2d(maps, side, stride=1, padding=side // 2).flatten(2).transpose(1, 2)
 
 
@@ -104,7 +113,7 @@ def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) 
         _similarity(rows, patches, bias).unflatten(1, references.shape[:2]).amax(dim=-1)
         for rows in flat.split(max(1, BLOCK // patches.shape[1]))
     ]
-    return _distance(torch.cat(nearest_similarity)).unflatten(0, queries.shape[:-1])
+    return distance_of(torch.cat(nearest_similarity)).unflatten(0, queries.shape[:-1])
 
 
 def counterparts_median(features: Tensor, values: Tensor) -> Tensor:
@@ -151,14 +160,15 @@ def nearest_mutual(features: Tensor, penalty: Tensor | None = None) -> Tensor:
             else:
                 similarity[image][:, others] = (block - 2 * penalty[others]).amax(dim=2)
                 similarity[others, :, image] = (block - 2 * penalty[image][:, None, None]).amax(dim=0)
-    return _distance(similarity)
+    return distance_of(similarity)
 
 
 def _similarity(rows: Tensor, patches: Tensor, bias: Tensor | None) -> Tensor:
     return rows @ patches if bias is None else torch.addmm(bias, rows, patches)
 
 
-def _distance(similarity: Tensor) -> Tensor:
+def distance_of(similarity: Tensor) -> Tensor:
+    """Cosine distance (1 - s) / 2 of similarities, 0 where it is below what float32 resolves."""
     distance = (1 - similarity) / 2
     return torch.where(distance < RESOLUTION, 0.0, distance)
 
@@ -190,31 +200,27 @@ def ranks(interval: Sequence[float], n_references: int) -> tuple[int, int]:
 def lowest_mean(distances: Tensor, interval: Sequence[float], n_references: int) -> Tensor:
     """Mean over the nearest reference images: (..., R) -> (...), of which ``n_references`` have finite distances."""
     low, high = ranks(interval, n_references)
-    return distances.sort(dim=-1).values[..., low:high].mean(dim=-1)
+    nearest_ones = distances.topk(high, dim=-1, largest=False, sorted=low > 0).values
+    return nearest_ones[..., low:].mean(dim=-1)
 
 
-def mutual_scores(features: Tensor, interval: Sequence[float], penalty: Tensor | None = None) -> Tensor:
+def mutual_scores(
+    features: Tensor,
+    interval: Sequence[float],
+    penalty: Tensor | None = None,
+    convert: Callable[[Tensor], Tensor] = torch.clone,
+) -> Tensor:
     """Mutual scoring of MuSc (MSM, section 3.2) in cosine distances: how far a patch is from the other images.
 
     Args:
         features: (B, N, C) unit vectors, B >= 2; every image is compared with the B - 1 others.
         interval: which of the others count, see :func:`ranks`.
         penalty: (B, N), see :func:`nearest`.
+        convert: applied to the distances before they are averaged.
 
     Returns:
         (B, N).
     """
-    return _mutual(features, interval, penalty, torch.clone)
-
-
-def mutual_scores_euclidean(features: Tensor, interval: Sequence[float]) -> Tensor:
-    """:func:`mutual_scores` as the mean of Euclidean distances, in [0, 2], as MuSc defines it."""
-    return _mutual(features, interval, None, euclidean)
-
-
-def _mutual(
-    features: Tensor, interval: Sequence[float], penalty: Tensor | None, convert: Callable[[Tensor], Tensor]
-) -> Tensor:
     count, patches = features.shape[:2]
     if count * count * patches <= TABLE:
         return lowest_mean(convert(nearest_mutual(features, penalty)), interval, count - 1)
@@ -224,3 +230,8 @@ def _mutual(
         distances[:, image] = torch.inf
         rows.append(lowest_mean(convert(distances), interval, count - 1))
     return torch.stack(rows)
+
+
+def mutual_scores_euclidean(features: Tensor, interval: Sequence[float]) -> Tensor:
+    """:func:`mutual_scores` as the mean of Euclidean distances, in [0, 2], as MuSc defines it."""
+    return mutual_scores(features, interval, None, euclidean)

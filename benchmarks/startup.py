@@ -1,0 +1,62 @@
+"""How long commands take that compute little, in units of importing torch and open_clip, which every run must.
+
+    python benchmarks/startup.py
+
+Each command is a process of its own; the shortest of several runs counts. Prints ratios and writes
+results/benchmarks/startup.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from side_by_side import Ratio, report, seconds
+
+PYTHON = sys.executable
+JOB = ["-m", "zsad_bench", "dataset=demo", "dataset.categories=[tile]", "limit=8", "method=musc", "maps=none"]
+COMMANDS = {
+    "python alone": ["-c", "pass"],
+    "import zsad_bench": ["-c", "import zsad_bench"],
+    "zsad-bench --help": ["-m", "zsad_bench", "--help"],
+    "zsad-bench data list": ["-m", "zsad_bench", "data", "list"],
+    "a misspelt key": ["-m", "zsad_bench", "bacth_size=8"],
+    "the same job again, finished": [*JOB, "name=startup"],
+    "the same job again, from stored features": [*JOB, "name=startup", "overwrite=always"],
+    "a job of 8 images, nothing stored": [*JOB, "name=startup", "overwrite=always", "features=off"],
+}
+
+
+def main() -> None:
+    """Parse the command line, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="runs of every command, the shortest counts")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        environment = {**os.environ, "ZSAD_CACHE": str(folder / "cache"), "ZSAD_DATA": str(folder / "data")}
+
+        def command(arguments: list[str], fails: bool = False) -> Callable[[], object]:
+            def run() -> None:
+                done = subprocess.run([PYTHON, *arguments], env=environment, cwd=folder, capture_output=True, text=True)
+                if bool(done.returncode) != fails:
+                    raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+
+            return run
+
+        command([*JOB, "name=startup"])()
+        runs = {name: command(arguments, name == "a misspelt key") for name, arguments in COMMANDS.items()}
+        unit = "import torch, open_clip"
+        found = seconds({unit: command(["-c", unit]), **runs}, options.rounds, time.perf_counter)
+    ratios = [Ratio(f"{name} / {unit}", found[name] / found[unit]) for name in COMMANDS]
+    report("startup", ratios, {"unit": f"{found[unit]:.2f} s"})
+
+
+if __name__ == "__main__":
+    main()
