@@ -30,15 +30,9 @@ from torch import Tensor
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import smooth, upsample
-from zsad_bench.matching import (
-    aggregate,
-    check_sides,
-    choose_layers,
-    counterparts_median,
-    mutual_scores,
-    select,
-)
+from zsad_bench.matching import aggregate, check_sides, choose_layers, counterparts_median, select
 from zsad_bench.method import Method, Prediction
+from zsad_bench.neighbourhoods import neighbourhood_scores
 from zsad_bench.prompts import TextFeatures
 
 Attention = Literal["vv", "qkv_self", "plain"]
@@ -160,15 +154,14 @@ class FiSeCLIP(Method):
         cosines = F.normalize(embeddings, dim=-1) @ self.text.T
         return (cosines[..., 1] - cosines[..., 0]) / self.temperature
 
-    def features(self, batch: FeatureBatch) -> list[Tensor]:
-        """What is matched: unit vectors (B, N, C) per block and neighbourhood."""
-        return [aggregate(batch.patches(tap), batch.grid, side) for tap in self.taps for side in self.sides]
+    def look(self, batch: FeatureBatch) -> Tensor:
+        """What makes patches similar in step 2: unit vectors (B, N, D) over all blocks and neighbourhoods."""
+        parts = [aggregate(batch.patches(tap), batch.grid, side) for tap in self.taps for side in self.sides]
+        return F.normalize(torch.cat(parts, dim=-1), dim=-1)
 
-    def residual(self, odds: Tensor, features: Sequence[Tensor]) -> Tensor:
-        """Step 2: r (B, N) from the text log-odds (B, N) and the features of :meth:`features`."""
-        if not self.consensus:
-            return odds - odds.median()
-        return odds - counterparts_median(F.normalize(torch.cat(list(features), dim=-1), dim=-1), odds)
+    def residual(self, odds: Tensor, batch: FeatureBatch) -> Tensor:
+        """Step 2: r (B, N) from the text log-odds (B, N)."""
+        return odds - (counterparts_median(self.look(batch), odds) if self.consensus else odds.median())
 
     def penalty(self, odds: Tensor, residual: Tensor) -> Tensor | None:
         """Step 3: added to the distance of reference patches, (B, N); infinity leaves one out."""
@@ -184,9 +177,15 @@ class FiSeCLIP(Method):
         suspicious &= residual > residual.kthvalue(kept, dim=1, keepdim=True).values
         return torch.zeros_like(residual).masked_fill(suspicious, torch.inf)
 
-    def matching(self, features: Sequence[Tensor], penalty: Tensor | None) -> Tensor:
+    def matching(self, batch: FeatureBatch, penalty: Tensor | None) -> Tensor:
         """Step 4: M (B, N) in [0, 1] for two images or more."""
-        return torch.stack([mutual_scores(vectors, (0.0, self.share), penalty) for vectors in features]).mean(dim=0)
+        maps = [
+            neighbourhood_scores(
+                batch.patches(tap), batch.grid, self.sides, (0.0, self.share), penalty, factors=self.encoder.factors
+            )
+            for tap in self.taps
+        ]
+        return torch.stack(maps).mean(dim=0)
 
     def evidence(self, batch: FeatureBatch) -> Tensor:
         """Step 5 before smoothing: S (B, N)."""
@@ -194,9 +193,10 @@ class FiSeCLIP(Method):
         language = odds.sigmoid()
         if self.fusion == "text" or len(batch) == 1:
             return language
-        features = self.features(batch)
-        residual = self.residual(odds, features)
-        matching = self.matching(features, self.penalty(odds, residual)) / self.scale
+        if self.fusion == "match" and self.filter == "none":
+            return self.matching(batch, None) / self.scale
+        residual = self.residual(odds, batch)
+        matching = self.matching(batch, self.penalty(odds, residual)) / self.scale
         if self.fusion == "match":
             return matching
         if self.fusion == "product":

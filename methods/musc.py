@@ -78,7 +78,7 @@ class MuSc(Method):
         """Steps 1 to 3: (B, h, w), Euclidean distances of unit vectors in [0, 2]."""
         scores = torch.zeros(len(batch), batch.grid[0] * batch.grid[1])
         if len(batch) > 1:
-            factors = torch.bfloat16 if self.encoder.precision == "bf16" else torch.float32
+            factors = self.encoder.factors
             for tap in self.taps:
                 own = neighbourhood_scores(
                     batch.patches(tap), batch.grid, self.sides, self.interval, convert=euclidean, factors=factors

@@ -88,7 +88,7 @@ def predict(
     for first in range(0, len(pixels), batch_size):
         chosen = slice(first, first + batch_size)
         parts.append(method.predict(encoder(precision).encode(pixels[chosen], request, image_ids[chosen])))
-    final = method.finalize(parts)
+    final = list(method.finalize(parts))
     return Prediction(torch.cat([part.scores for part in final]), torch.cat([part.maps for part in final]))
 
 

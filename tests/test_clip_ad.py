@@ -308,7 +308,7 @@ def test_finalize_does_not_depend_on_batches(tiny_encoder: ClipEncoder, pixels: 
     assert whole.scores.max() <= 2
     method, request = bound.method, bound.method.request()
     parts = [method.predict(tiny_encoder.encode(part, request)) for part in pixels.split(2)]
-    final = method.finalize(parts)
+    final = list(method.finalize(parts))
     torch.testing.assert_close(torch.cat([part.scores for part in final]), whole.scores, atol=1e-5, rtol=0)
 
 

@@ -50,6 +50,11 @@ class EncoderSpec:
     grid: tuple[int, int]
     precision: str = "fp32"
 
+    @property
+    def factors(self) -> torch.dtype:
+        """Type that products of patch tokens may have their factors in: bfloat16 where the tokens are no more exact."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
 
 @dataclass(frozen=True)
 class EncoderPlan:
