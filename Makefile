@@ -25,6 +25,8 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed  ## ratios measured side by side in one run
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/memory.py
 
 demo-encoder: $(VENV)/.installed  ## train the bundled encoder again, about an hour on 2 cores
 	$(BIN)/python tools/train_demo_encoder.py --seed 0 --output zsad_bench/demo_encoder
