@@ -25,7 +25,7 @@ from zsad_bench.summaries import PixelSummary
 RESAMPLES = 1000
 BOOTSTRAPPED = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 _CHUNK = 100  # resamples at a time: bounds the memory
-_WIDENED = 8 << 20  # bytes of one widened histogram: bounds the memory too
+_WIDENED = 4 << 20  # bytes of one widened histogram: bounds the memory too
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,17 @@ def image_replicates(
     labelled = np.array([index for index, label in enumerate(labels) if label is not None])
     truth = np.array([labels[index] == 1 for index in labelled])
     order = np.argsort(scores[labelled], kind="stable")
-    drawn, truth, ordered = weights[:, labelled[order]], truth[order], scores[labelled][order]
+    truth, ordered = truth[order], scores[labelled][order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) != 0)
-    positive = np.add.reduceat(drawn * truth, starts, axis=1)
-    negative = np.add.reduceat(drawn * ~truth, starts, axis=1)
-    curve = binned.curves(binned.Counts(positive, negative, np.ones(len(starts), bool)))
     single = np.ones(len(starts), bool)
-    return np.stack([binned.auroc(curve), binned.average_precision(curve, single), binned.f1max(curve)], axis=1)
+    parts = []
+    for start in range(0, len(weights), _CHUNK):
+        drawn = weights[start : start + _CHUNK, labelled[order]]
+        positive = np.add.reduceat(drawn * truth, starts, axis=1)
+        negative = np.add.reduceat(drawn * ~truth, starts, axis=1)
+        curve = binned.curves(binned.Counts(positive, negative, single))
+        parts.append([binned.auroc(curve), binned.average_precision(curve, single), binned.f1max(curve)])
+    return np.concatenate([np.stack(part, axis=1) for part in parts])
 
 
 def pixel_replicates(summary: PixelSummary, weights: NDArray[np.float64]) -> NDArray[np.float64]:
