@@ -174,7 +174,8 @@ def test_a_defect_that_vouches_for_itself_is_filtered(tiny: BoundMethod) -> None
     size = bound.encoder.spec.width
     tokens = torch.eye(N_PATCHES, size).expand(8, -1, -1) + 0.01 * torch.randn(8, N_PATCHES, size)
     tokens[0, 3] = tokens[1, 20] = torch.linspace(-1, 1, size)
-    batch = replace(encode(bound, torch.zeros(8, 3, 48, 48)), tokens=dict.fromkeys(method.taps, tokens))
+    with_class = torch.cat([torch.zeros(8, 1, size), tokens], dim=1)
+    batch = replace(encode(bound, torch.zeros(8, 3, 48, 48)), tokens=dict.fromkeys(method.taps, with_class))
     odds = 0.1 * odds_of(8)
     odds[0, 3] = odds[1, 20] = 4.0
     filtered = method.matching(batch, method.penalty(odds, method.residual(odds, batch)))
