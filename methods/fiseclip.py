@@ -27,10 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad_bench.counterparts import counterparts_median
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import smooth, upsample
-from zsad_bench.matching import aggregate, check_sides, choose_layers, counterparts_median, select
+from zsad_bench.matching import aggregate, check_sides, choose_layers, select
 from zsad_bench.method import Method, Prediction
 from zsad_bench.neighbourhoods import neighbourhood_scores
 from zsad_bench.prompts import TextFeatures
@@ -161,7 +162,9 @@ class FiSeCLIP(Method):
 
     def residual(self, odds: Tensor, batch: FeatureBatch) -> Tensor:
         """Step 2: r (B, N) from the text log-odds (B, N)."""
-        return odds - (counterparts_median(self.look(batch), odds) if self.consensus else odds.median())
+        if not self.consensus:
+            return odds - odds.median()
+        return odds - counterparts_median(self.look(batch), odds, self.encoder.factors)
 
     def penalty(self, odds: Tensor, residual: Tensor) -> Tensor | None:
         """Step 3: added to the distance of reference patches, (B, N); infinity leaves one out."""

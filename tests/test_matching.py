@@ -13,7 +13,6 @@ from zsad_bench.matching import (
     check_interval,
     check_sides,
     choose_layers,
-    counterparts_median,
     euclidean,
     mutual_scores,
     mutual_scores_euclidean,
@@ -135,16 +134,3 @@ def test_refusals() -> None:
         with pytest.raises(UserError, match=r"method\.interval"):
             check_interval(interval, "interval")
     assert check_interval([0.3, 1], "interval") == (0.3, 1)
-
-
-@pytest.mark.parametrize("block", [1, 1 << 22])
-def test_counterparts_median_looks_up_the_most_similar_patch_of_every_other_image(
-    monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
-    monkeypatch.setattr(matching, "BLOCK", block)
-    features, values = unit(5, 9, 8, seed=6), torch.rand(5, 9, generator=torch.Generator().manual_seed(7))
-    for image in range(5):
-        others = [other for other in range(5) if other != image]
-        found = [values[other][(features[image] @ features[other].T).argmax(dim=1)] for other in others]
-        expected = torch.stack(found).sort(dim=0).values[1]  # the lower of the two in the middle of four
-        torch.testing.assert_close(counterparts_median(features, values)[image], expected)

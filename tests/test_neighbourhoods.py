@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zsad_bench import matching, neighbourhoods
+from zsad_bench import matching, neighbourhoods, products
 from zsad_bench.matching import aggregate, euclidean, mutual_scores
 from zsad_bench.neighbourhoods import neighbourhood_scores, neighbourhood_sums
 
@@ -37,11 +37,11 @@ def test_sums_are_those_of_a_loop(side: int) -> None:
     torch.testing.assert_close(neighbourhood_sums(gram, side), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("products", [1, 900, 1 << 19])
+@pytest.mark.parametrize("at_once", [1, 900, 1 << 19])
 @pytest.mark.parametrize("penalised", [False, True])
-def test_equal_to_every_side_alone(monkeypatch: pytest.MonkeyPatch, products: int, penalised: bool) -> None:
+def test_equal_to_every_side_alone(monkeypatch: pytest.MonkeyPatch, at_once: int, penalised: bool) -> None:
     """For blocks of one image, of two and of all."""
-    monkeypatch.setattr(neighbourhoods, "PRODUCTS", products)
+    monkeypatch.setattr(products, "PRODUCTS", at_once)
     patches = tokens()
     penalty = torch.rand(patches.shape[:2], generator=torch.Generator().manual_seed(3)) if penalised else None
     found = neighbourhood_scores(patches, GRID, (1, 3, 5), (0.2, 0.7), penalty, euclidean)

@@ -116,28 +116,6 @@ def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) 
     return distance_of(torch.cat(nearest_similarity)).unflatten(0, queries.shape[:-1])
 
 
-def counterparts_median(features: Tensor, values: Tensor) -> Tensor:
-    """What the other images of a set say about a patch: (B, N) from values (B, N) of all patches, B >= 2.
-
-    In every other image the patch with the most similar features is looked up; the result is the (lower) median over
-    the other images of the values found there. A pair of images is multiplied only once.
-
-    Args:
-        features: (B, N, C) unit vectors.
-        values: (B, N), any number per patch.
-    """
-    count, patches = features.shape[:2]
-    found = values.new_empty((count, patches, count - 1))  # of the others, in their order
-    images_per_block = max(1, BLOCK // patches**2)
-    for image in range(count - 1):
-        for others in torch.arange(image + 1, count).split(images_per_block):
-            block = (features[image] @ features[others].flatten(0, 1).T).unflatten(1, (len(others), patches))
-            there = block.argmax(dim=2)  # (N, others): their patch for each of mine
-            found[image][:, others - 1] = values[others].T.gather(0, there)
-            found[others, :, image] = values[image][block.argmax(dim=0)]
-    return found.median(dim=-1).values
-
-
 def nearest_mutual(features: Tensor, penalty: Tensor | None = None) -> Tensor:
     """As :func:`nearest` between all images of one set, in half the time: a pair of images is multiplied only once.
 

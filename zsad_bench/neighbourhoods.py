@@ -17,11 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from zsad_bench.blocks import Linear, can_pack
 from zsad_bench.matching import TABLE, aggregate, distance_of, lowest_mean, means_of, mutual_scores, standardised
-
-# Products held at a time (2 MB): they are read and written many times, so they must stay in the cache of a CPU core.
-PRODUCTS = 1 << 19
+from zsad_bench.products import Products
 
 
 def neighbourhood_scores(
@@ -69,15 +66,14 @@ def _similarities(
 ) -> list[Tensor]:
     """Per side the similarity (B, N, B) of every patch to the nearest one of every image; -inf to its own image."""
     count, n_patches = patches.shape[:2]
-    multiply = _Products(standardised(patches), factors)
+    multiply = Products(standardised(patches), factors)
     tokens = multiply.tokens
     # Lengths of the sums, not of the means, because G is summed and not averaged.
     lengths = {side: side * side * means_of(tokens, grid, side).norm(dim=-1) for side in sides}
     inverse = {side: length.clamp(min=1e-12).reciprocal() for side, length in lengths.items()}
     tables = {side: tokens.new_full((count, n_patches, count), -torch.inf) for side in sides}
 
-    def note(image: int, others: slice, products: Tensor) -> None:
-        """Take the maxima over both images from the products (N, N * n_others) of an image with later ones."""
+    for image, others, products in multiply.pairs():
         gram = products.unflatten(1, (*grid, -1)).unflatten(0, grid)
         for side, table in sorted(tables.items(), reverse=True):  # side 1 works in place, so it comes last
             sums = neighbourhood_sums(gram, side).view(n_patches, n_patches, -1)
@@ -87,58 +83,7 @@ def _similarities(
             table[image, :, others] = _maximum(to_others)
             table[others, :, image] = to_image.amax(dim=0).T
 
-    per_block = max(1, PRODUCTS // n_patches**2)
-    for start in range(0, count, per_block):
-        block = slice(start, min(start + per_block, count))
-        if start:
-            product = multiply.with_images(block)
-            for image in range(start):
-                note(image, block, product(image))
-        for image in range(start, block.stop - 1):
-            later = slice(image + 1, block.stop)
-            note(image, later, multiply.with_images(later, pack=False)(image))
     return [tables[side] for side in sides]
-
-
-class _Products:
-    """Products of all tokens of two images, in float32.
-
-    A bfloat16 product has bfloat16 results on most devices, and rounding similarities near 1 to 8 binary digits would
-    leave little of their distance 1 - s. So with l the lengths of the tokens, rounded, the product is made of
-    a . b - l_a l_b, which is small where a and b are alike, and l_a l_b is added in float32.
-
-    Args:
-        tokens: (B, N, C) float32.
-        dtype: of the factors.
-
-    Attributes:
-        tokens: the same as float32, with the values that take part in the products.
-    """
-
-    def __init__(self, tokens: Tensor, dtype: torch.dtype) -> None:
-        factors = tokens.to(dtype)
-        self.tokens = factors.to(tokens.dtype)
-        self._pack = tokens.device.type == "cpu" and can_pack(dtype)
-        self._left = self._right = factors
-        self._lengths: Tensor | None = None
-        if dtype != tokens.dtype:
-            lengths = self.tokens.norm(dim=-1, keepdim=True).to(dtype)
-            self._left, self._right = torch.cat([factors, lengths], dim=-1), torch.cat([factors, -lengths], dim=-1)
-            self._lengths = lengths[..., 0].to(tokens.dtype)
-
-    def with_images(self, others: slice, pack: bool = True) -> Callable[[int], Tensor]:
-        """A function from an image to its products (N, N * n_others) with the patches of others, see _interleaved."""
-        linear = Linear(_interleaved(self._right[others]), None, pack and self._pack)
-        if self._lengths is None:
-            return lambda image: linear(self._left[image])
-        lengths = self._lengths
-        flat = lengths[others].T.flatten()
-        return lambda image: (lengths[image][:, None] * flat).add_(linear(self._left[image]))
-
-
-def _interleaved(block: Tensor) -> Tensor:
-    """Tokens (n, N, C) as rows (N * n, C), patch by patch: neighbours then lie n columns of G apart, in one piece."""
-    return block.transpose(0, 1).flatten(0, 1)
 
 
 def neighbourhood_sums(gram: Tensor, side: int) -> Tensor:
