@@ -61,7 +61,12 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         raise UnreadableImage(f"{path}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB gives the same colours, but Pillow warns about it
-    return image.convert("RGB")
+    return in_rgb(image)
+
+
+def in_rgb(image: Image.Image) -> Image.Image:
+    """The image in 8-bit RGB; the same object if it is, where ``convert`` alone would copy it."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
@@ -117,7 +122,8 @@ def _decode(path: Path, minimum: int | None = None) -> Image.Image:
             if minimum is not None and not any(side % _JPEG_BLOCK for side in image.size):
                 image.draft(None, (minimum, minimum))
             image.load()
-            return ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)  # not in place it copies images that are upright already
+            return image
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything on damaged files: SyntaxError, struct.error, KeyError...

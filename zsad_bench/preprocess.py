@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from zsad_bench.images import in_rgb
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -40,7 +42,7 @@ class Geometry:
 
 def image_to_array(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
     """Resized RGB pixels (size, size, 3), bicubic with antialiasing."""
-    return np.asarray(geometry.apply(image.convert("RGB"), Image.Resampling.BICUBIC))
+    return np.asarray(geometry.apply(in_rgb(image), Image.Resampling.BICUBIC))
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...] = CLIP_MEAN, std: tuple[float, ...] = CLIP_STD) -> Tensor:
