@@ -163,9 +163,11 @@ def markdown(rows: Sequence[Row]) -> str:
             cells = [f"{value:.1f}" for value in found.mean(axis=0)]
             if position:
                 gain = found - baseline
-                error = gain.std(axis=0, ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.full(len(METRICS), np.nan)
-                change = zip(cells, gain.mean(axis=0), error, strict=True)
-                cells = [f"{cell} ({g:+.1f} ± {e:.1f})" for cell, g, e in change]
+                errors = [""] * len(METRICS)  # one measurement tells nothing about its error
+                if len(gain) > 1:
+                    errors = [f" ± {error:.1f}" for error in gain.std(axis=0, ddof=1) / len(gain) ** 0.5]
+                changes = zip(cells, gain.mean(axis=0), errors, strict=True)
+                cells = [f"{cell} ({change:+.1f}{error})" for cell, change, error in changes]
             lines.append(f"| {' | '.join([*([str(composition)] if several else []), str(label), *cells])} |")
     return "\n".join(lines)
 
