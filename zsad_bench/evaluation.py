@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
 from zsad_bench.preprocess import Geometry, mask_to_array
-from zsad_bench.stacks import Chosen, Stack
+from zsad_bench.stacks import Chosen, ReadOnDemand, Stack
 
 T = TypeVar("T", np.float32, np.int64)
 _EMPTY = -1
@@ -69,7 +69,7 @@ def largest_of_groups(groups: Sequence[str], values: NDArray[T]) -> NDArray[T]:
     return largest[np.argsort(first)]
 
 
-class Masks(Sequence[NDArray[np.bool_] | None]):
+class Masks(ReadOnDemand[NDArray[np.bool_] | None]):
     """Masks (S, S) of a category, None where there is none. They take a bit a pixel, and none where nothing is marked.
 
     Args:
@@ -93,14 +93,9 @@ class Masks(Sequence[NDArray[np.bool_] | None]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.bool_] | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[NDArray[np.bool_] | None]: ...
-    def __getitem__(self, index: int | slice) -> NDArray[np.bool_] | list[NDArray[np.bool_] | None] | None:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        place = self._places[index]
+    def read(self, position: int) -> NDArray[np.bool_] | None:
+        """One mask, unpacked."""
+        place = self._places[position]
         if place is None:
             return None
         if place == _EMPTY:

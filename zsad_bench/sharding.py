@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path
 from zsad_bench.method import Prediction
-from zsad_bench.stacks import Stack, load_stack, save_arrays
+from zsad_bench.stacks import ReadOnDemand, Stack, load_stack, save_arrays
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ class Predicted:
         )
 
 
-class Predictions(Sequence[Prediction]):
-    """One prediction a batch, read when it is asked for."""
+class Predictions(ReadOnDemand[Prediction]):
+    """One prediction a batch."""
 
     def __init__(self, predicted: Predicted) -> None:
         self._predicted = predicted
@@ -109,15 +108,10 @@ class Predictions(Sequence[Prediction]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        stop = self._ends[index]
-        batch = slice(stop - self._predicted.sizes[index], stop)
+    def read(self, position: int) -> Prediction:
+        """The prediction of one batch."""
+        stop = self._ends[position]
+        batch = slice(stop - self._predicted.sizes[position], stop)
         maps = np.stack(self._predicted.maps[batch])
         return Prediction(torch.from_numpy(self._predicted.scores[batch]), torch.from_numpy(maps))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar, overload
@@ -26,7 +27,27 @@ T = TypeVar("T", bound=np.generic)
 Item = TypeVar("Item")
 
 
-class Stack(Sequence[NDArray[T]]):
+class ReadOnDemand(Sequence[Item]):
+    """A sequence whose items are read when they are asked for; a slice reads all of its items into a list."""
+
+    @abstractmethod
+    def read(self, position: int) -> Item:
+        """The item at a position from 0 to below the length."""
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self.read(position) for position in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"{index}: there are {len(self)} arrays")
+        return self.read(position)
+
+
+class Stack(ReadOnDemand[NDArray[T]]):
     """A sequence of arrays of one shape and type, to which arrays are appended.
 
     Args:
@@ -67,16 +88,8 @@ class Stack(Sequence[NDArray[T]]):
     def __len__(self) -> int:
         return self.shape[0]
 
-    @overload
-    def __getitem__(self, index: int) -> NDArray[T]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[NDArray[T]]: ...
-    def __getitem__(self, index: int | slice) -> NDArray[T] | list[NDArray[T]]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"{index}: the stack has {len(self)} arrays")
+    def read(self, position: int) -> NDArray[T]:
+        """A copy of one array."""
         size = self._bytes(self.shape[1:])
         self._file.seek(position * size)
         return np.frombuffer(bytearray(self._file.read(size)), self.dtype).reshape(self.shape[1:])
@@ -85,8 +98,8 @@ class Stack(Sequence[NDArray[T]]):
         return math.prod(shape) * self.dtype.itemsize
 
 
-class Chosen(Sequence[Item]):
-    """Some items of a sequence, read when they are asked for."""
+class Chosen(ReadOnDemand[Item]):
+    """Some items of a sequence."""
 
     def __init__(self, items: Sequence[Item | None], positions: Sequence[int]) -> None:
         self._items, self._positions = items, positions
@@ -94,14 +107,9 @@ class Chosen(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._positions)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
-        if isinstance(index, slice):
-            return Chosen(self._items, self._positions[index])
-        item = self._items[self._positions[index]]
+    def read(self, position: int) -> Item:
+        """One of the chosen items."""
+        item = self._items[self._positions[position]]
         assert item is not None
         return item
 
