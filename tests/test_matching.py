@@ -15,7 +15,6 @@ from zsad_bench.matching import (
     choose_layers,
     euclidean,
     mutual_scores,
-    mutual_scores_euclidean,
     nearest,
     nearest_mutual,
     quarter_depths,
@@ -76,7 +75,7 @@ def test_excluded_patches_never_win() -> None:
 def test_identical_patches_have_distance_zero() -> None:
     """Rounding of a float32 product is not blown up by the square root."""
     features = unit(1, 50, 300).expand(4, -1, -1)
-    assert mutual_scores_euclidean(features, (0.0, 0.3)).abs().max() == 0
+    assert mutual_scores(features, (0.0, 0.3), convert=euclidean).abs().max() == 0
 
 
 def test_euclidean() -> None:
@@ -100,8 +99,8 @@ def test_mutual_scores_by_hand() -> None:
     angles = torch.tensor([0.0, 0.5, 1.5])
     features = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, None]
     chord = 2 * (torch.tensor([0.5, 0.5, 1.0]) / 2).sin()
-    torch.testing.assert_close(mutual_scores_euclidean(features, (0.0, 0.3))[:, 0], chord)
-    torch.testing.assert_close(mutual_scores_euclidean(features[:2], (0.0, 0.3))[:, 0], chord[:2])
+    torch.testing.assert_close(mutual_scores(features, (0.0, 0.3), convert=euclidean)[:, 0], chord)
+    torch.testing.assert_close(mutual_scores(features[:2], (0.0, 0.3), convert=euclidean)[:, 0], chord[:2])
 
 
 def test_aggregate_counts_zeros_beyond_the_border() -> None:

@@ -17,7 +17,7 @@ from zsad_bench.features import FeatureBatch
 from zsad_bench.matching import (
     aggregate,
     euclidean,
-    mutual_scores_euclidean,
+    mutual_scores,
     nearest_mutual,
     neighbourhood_means,
 )
@@ -73,7 +73,7 @@ def test_aggregation_and_mutual_scores(
         features = aggregate(batch.patches(tap), GRID, side)
         expected = golden[f"lnamd_r{side}_normed_img01"][:, :, position]
         np.testing.assert_allclose(features[:2], expected, atol=1e-5)
-        scores = mutual_scores_euclidean(features, (0.0, 0.3))
+        scores = mutual_scores(features, (0.0, 0.3), convert=euclidean)
         np.testing.assert_allclose(scores, golden[f"msm_r{side}"][position], atol=1e-5)
         if (side, position) == (3, 1):
             np.testing.assert_allclose(scores, golden["msm_slow_r3_l1"], atol=1e-5)
@@ -90,7 +90,8 @@ def test_other_intervals(
     official: BoundMethod, batch: FeatureBatch, golden: dict[str, np.ndarray], name: str, interval: tuple[float, float]
 ) -> None:
     features = aggregate(batch.patches(official.method.taps[-1]), GRID, 5)
-    np.testing.assert_allclose(mutual_scores_euclidean(features, interval), golden[f"msm_r5_l3_{name}"], atol=1e-5)
+    scores = mutual_scores(features, interval, convert=euclidean)
+    np.testing.assert_allclose(scores, golden[f"msm_r5_l3_{name}"], atol=1e-5)
 
 
 def test_distances_to_every_image(official: BoundMethod, batch: FeatureBatch, golden: dict[str, np.ndarray]) -> None:

@@ -25,6 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
+# Keys of an encoder that change features in their last bits at most, or not at all.
+NOT_IN_FEATURES = ("device", "chunk_size", "sha256")
 # Written into the results folder before a sweep starts; see zsad_bench/union.py.
 UNION_FILE = "requests.json"
 GROUPS = ("method", "dataset", "encoder", "features", "cluster", "tracker")
@@ -390,7 +392,7 @@ def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str 
         for key, value in plain["dataset"].items()
         if key not in _DESCRIPTION and (key, value) != ("fast_jpeg", False)
     }
-    encoder = {key: value for key, value in plain["encoder"].items() if key not in _NOT_IN_FEATURES}
+    encoder = {key: value for key, value in plain["encoder"].items() if key not in NOT_IN_FEATURES}
     if encoder["precision"] == "auto":
         from zsad_bench.encoder_plan import choose_device
         from zsad_bench.precision import resolve_precision
@@ -436,5 +438,4 @@ def _files_by_content(values: dict[str, object]) -> dict[str, object]:
 
 # Raised when a change of the code changes numbers, so that results of older versions are computed again.
 RESULT_FORMAT = 1
-_NOT_IN_FEATURES = ("device", "chunk_size", "sha256")
 _DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected", "about"}

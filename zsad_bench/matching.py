@@ -208,8 +208,3 @@ def mutual_scores(
         distances[:, image] = torch.inf
         rows.append(lowest_mean(convert(distances), interval, count - 1))
     return torch.stack(rows)
-
-
-def mutual_scores_euclidean(features: Tensor, interval: Sequence[float]) -> Tensor:
-    """:func:`mutual_scores` as the mean of Euclidean distances, in [0, 2], as MuSc defines it."""
-    return mutual_scores(features, interval, None, euclidean)

@@ -82,7 +82,6 @@ def _similarities(
             to_image = similarity if penalty is None else similarity - 2 * penalty[image][:, None, None]
             table[image, :, others] = _maximum(to_others)
             table[others, :, image] = to_image.amax(dim=0).T
-
     return [tables[side] for side in sides]
 
 

@@ -92,6 +92,14 @@ def batch_sizes(table: pd.DataFrame) -> list[object]:
     return sorted(found, key=lambda size: float("inf") if size == "all" else float(str(size)))
 
 
+def batch_size_axis(axes: Axes, sizes: Sequence[object]) -> None:
+    """An equal step for every batch size."""
+    axes.xaxis.set_major_locator(FixedLocator(list(range(len(sizes)))))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([str(size) for size in sizes])
+    axes.set_xlabel("batch size (images of a category seen together)")
+
+
 def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
     """A metric against batch size, a line per method with its 95 % interval; a method with one point is a level.
 
@@ -111,10 +119,7 @@ def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
             value, low, high = (100 * part[name].to_numpy(float)[order] for name in ("value", "low", "high"))
             errors = np.clip(np.nan_to_num([value - low, high - value]), 0, None)
             _line(axes, shifted, value, errors, str(method), looks)
-        axes.xaxis.set_major_locator(FixedLocator(list(range(len(sizes)))))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticklabels([str(size) for size in sizes])
-        axes.set_xlabel("batch size (images of a category seen together)")
+        batch_size_axis(axes, sizes)
         axes.set_ylabel(f"{METRIC_NAMES[metric]}, %")
         axes.set_title(titled(shown, "bars: 95 % interval over images"))
         legend(axes, len(looks))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
-from zsad_bench.plots import batch_sizes, figure, legend, look, short, style, titled
+from zsad_bench.plots import batch_size_axis, batch_sizes, figure, legend, look, short, style, titled
 from zsad_bench.results import METRIC_NAMES
 
 _WIDTH = 0.6  # of a batch size, which all methods share
@@ -42,11 +41,8 @@ def seeds_figure(table: pd.DataFrame, metric: str) -> Figure:
                     lw=1.6,
                 )
                 name = "_"  # one entry a method
-        axes.xaxis.set_major_locator(FixedLocator(list(range(len(sizes)))))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticklabels([str(size) for size in sizes])
+        batch_size_axis(axes, sizes)
         axes.set_xlim(-0.5, len(sizes) - 0.5)
-        axes.set_xlabel("batch size (images of a category seen together)")
         axes.set_ylabel(f"{METRIC_NAMES[metric]}, %")
         axes.set_title(titled(shown, "a point per seed; bars: standard deviation"))
         legend(axes, len(looks))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from zsad_bench.config import UNION_FILE
+from zsad_bench.config import NOT_IN_FEATURES, UNION_FILE
 from zsad_bench.encoder_plan import encoder_spec
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureRequest, Stream, Tap
@@ -22,14 +22,12 @@ from zsad_bench.files import write_atomic
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 
-_NO_FEATURES = ("device", "chunk_size", "sha256")
-
 
 def target(config: DictConfig) -> str:
     """What jobs have in common that read the same features: a hash of encoder and dataset."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    encoder = {key: value for key, value in plain["encoder"].items() if key not in _NO_FEATURES}
+    encoder = {key: value for key, value in plain["encoder"].items() if key not in NOT_IN_FEATURES}
     content = json.dumps([encoder, plain["dataset"]], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
