@@ -215,7 +215,7 @@ class FiSeCLIP(Method):
         if self.short_batch == "as_is":
             return batch
         by_name = sorted(range(len(earlier)), key=lambda index: earlier.image_ids[index])
-        drawn = torch.randperm(len(earlier), generator=self.generator(*sorted(batch.image_ids)))
+        drawn = self.random(*sorted(batch.image_ids)).permutation(len(earlier))
         chosen = [by_name[index] for index in drawn[: len(earlier) - len(batch)]]
         return FeatureBatch.concatenate([batch, select(earlier, chosen)])
 

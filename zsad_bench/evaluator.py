@@ -227,7 +227,7 @@ class Evaluator:
         return np.concatenate([self._keep(category, prediction, maps) for prediction in final]), maps
 
     def _keep(self, category: str, prediction: Prediction, maps: Stack[np.float32]) -> NDArray[np.float32]:
-        """Add a prediction's maps to ``maps``; its scores (B,)."""
+        """Add a prediction's maps to ``maps``; its scores (B,). Here, and only here, results leave the device."""
         scores, fresh = prediction.scores.float().cpu().numpy(), prediction.maps.float().cpu().numpy()
         if not np.isfinite(scores).all() or not np.isfinite(fresh).all():
             raise UserError(

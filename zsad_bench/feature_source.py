@@ -77,7 +77,7 @@ class FeatureSource:
         listener: Listener | None = None,
         population: Sequence[Sample] | None = None,
     ) -> Iterator[SourceBatch]:
-        """The features of batch after batch.
+        """The features of batch after batch, on the encoder's device, wherever they come from.
 
         Args:
             category: of all the samples.
@@ -274,11 +274,18 @@ class _Category:
             features = self._encode_again(readable, request)
         else:
             found = [row for row in rows if row is not None]
-            features = assemble(stack(found), request, self.source.encoder.spec, names)
+            features = self._assemble(found, request, names)
         if loaded is not None:
-            pixels = self.source.encoder.normalise(loaded.pixels)
+            pixels = self.source.encoder.normalise(loaded.pixels).to(self.source.encoder.device)
             features = replace(features, pixels=pixels, encode=self.encode_derived)
         return SourceBatch(readable, features, errors)
+
+    def _assemble(
+        self, rows: Sequence[Mapping[str, Tensor]], request: FeatureRequest, names: Sequence[str]
+    ) -> FeatureBatch:
+        """Stored rows as a batch on the encoder's device."""
+        encoder = self.source.encoder
+        return assemble(stack(rows, encoder.device), request, encoder.spec, names)
 
     def _encode_again(self, samples: Sequence[Sample], request: FeatureRequest) -> FeatureBatch:
         self.source.require_encoding(f"{self.category}: stored features were damaged or removed")
@@ -295,14 +302,17 @@ class _Category:
             return self.source.encoder.encode(self.source.encoder.normalise(loaded.pixels), request, names)
 
     def encode_derived(self, pixels: Tensor, request: FeatureRequest) -> FeatureBatch:
-        """Features of images that a method made (B, 3, S, S), known again by their pixels."""
+        """Features of images that a method made (B, 3, S, S), known again by their pixels.
+
+        Naming them takes one copy of the pixels to the host; without a store there is none.
+        """
         place = f"{self.source.encoder.plan.key}/{_DERIVED}/{_safe(self.source.dataset.name)}"
-        keys = [hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest() for image in pixels.float()]
+        keys = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels.float().cpu().numpy()]
         items = items_of(request, self.blocks)
         names = [str(number) for number in range(len(pixels))]
         rows = self.store.get(place, keys, list(items))
         if all(row is not None for row in rows):
-            return assemble(stack([row for row in rows if row is not None]), request, self.source.encoder.spec, names)
+            return self._assemble([row for row in rows if row is not None], request, names)
         self.source.require_encoding(f"{self.category}: features of derived images are not stored")
         batch = self.source.encoder.encode(pixels, request, names)
         self._put(place, keys, split(batch, list(items), self.blocks))
