@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-# What the blocks of matching may take of a GPU's memory: the encoder, its features and the tables of distances lie there
+# What blocks of matching may take of a GPU's memory: the encoder, its features and the tables of distances lie there
 # as well, and another process may.
 MEMORY_SHARE = 16
 _FLOAT_BYTES = 4
@@ -22,7 +22,7 @@ class Blocks:
 
     Attributes:
         similarities: of query patches with reference patches, each read once.
-        products: of the patches of image pairs, which are read and written many times; about three copies exist at once.
+        products: of the patches of image pairs, read and written many times; about three copies exist at once.
     """
 
     similarities: int
