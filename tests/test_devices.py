@@ -2,8 +2,8 @@
 
 Every configuration of ``conf/method`` runs twice. Fake tensors on ``cuda`` are torch's own check. They have no values,
 so two things are replaced: text vectors that scikit-learn chooses in ``prepare``, and the gradients of an adaptation,
-for which torch asks the driver of a GPU. Pretended tensors (``devices.py``) have values: there nothing is replaced, and the
-results must be those of the CPU.
+for which torch asks the driver of a GPU. Pretended tensors (``devices.py``) have values: nothing is replaced there, and
+the results must be those of the CPU.
 """
 
 from __future__ import annotations
