@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench demo-encoder clean
+.PHONY: demo test test-cuda lint bench demo-encoder clean
 
 # Installed again only when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -18,6 +18,9 @@ demo: $(VENV)/.installed  ## every method on the bundled demo, with a leaderboar
 # A process a core with one thread each: most tests are too small to share between threads.
 test: lint  ## ruff, mypy, pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+test-cuda: $(VENV)/.installed  ## what only a GPU can show; skipped, with the reason, where there is none
+	$(BIN)/python -m pytest -m cuda -n 0 -rs
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -165,7 +165,7 @@ def _inner(leaf: object) -> object:
 
 
 class _Literals(TorchFunctionMode):
-    """``torch.tensor([1, 2], device="meta")`` keeps no numbers, as ``meta`` has none: they are made on the CPU and moved."""
+    """``torch.tensor([1, 2], device="meta")`` keeps no numbers, as ``meta`` has none: made on the CPU, then moved."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
