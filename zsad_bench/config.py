@@ -32,7 +32,7 @@ UNION_FILE = "requests.json"
 GROUPS = ("method", "dataset", "encoder", "features", "cluster", "tracker")
 CHOICES = {
     "on_error": ("stop", "skip"),
-    "shard_by": ("category", "image"),
+    "last_batch": ("fill", "keep", "drop"),
     "maps": ("sheet", "all", "none"),
     "overwrite": ("missing", "always", "never", "cached"),
     "features.mode": ("disk", "memory", "off"),
@@ -52,7 +52,7 @@ MINIMUM = {
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
     *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker", "cluster", "threads"),
-    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard", "shard_by"),
+    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
@@ -104,6 +104,7 @@ class BenchConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     batch_size: int | str = 8
+    last_batch: str = "fill"
     seed: int = 0
     limit: int | None = None
     evaluation_size: int | None = None
@@ -114,7 +115,6 @@ class BenchConfig:
     fail_fast: bool = False
     threads: int | None = None
     shard: str | None = None
-    shard_by: str = "category"
     board: BoardConfig = field(default_factory=BoardConfig)
     tracker: Any = MISSING
     results_dir: str = "results"

@@ -51,12 +51,10 @@ class Method(ABC):
         seed: the job's seed, set by :meth:`attach`.
         k_shot: normal reference images per category that the method wants; above 0 only in setting ``few_shot``.
         prompts: name of the prompt ensemble, or None for methods without text.
-        lookback: how many batches before a batch, of the same category, its prediction depends on; None means all.
     """
 
     setting: ClassVar[Setting]
     k_shot: int = 0
-    lookback: int | None = 0
     encoder: EncoderSpec
     seed: int
 

@@ -88,6 +88,7 @@ class CategoryResult:
         metrics: fractions 0 to 1, NaN where undefined.
         notes: why a metric is undefined, which images were left out.
         fingerprint: of the list of image and mask files; a changed dataset is evaluated again.
+        filled_with: images that were scored before and filled the last batch.
         timing: seconds per stage (``load``, ``encode``, ``score``, ``metrics``), and facts about the machine.
     """
 
@@ -99,6 +100,7 @@ class CategoryResult:
     notes: str
     fingerprint: str
     images: tuple[ImageResult, ...]
+    filled_with: tuple[str, ...] = ()
     timing: dict[str, float | str] = field(default_factory=dict)
 
 
@@ -121,10 +123,6 @@ class JobFolder:
     def category_file(self, category: str) -> Path:
         """Where a finished category lies."""
         return self.path / "categories" / f"{category.replace('/', '_')}.json"
-
-    def part_folder(self, category: str) -> Path:
-        """Where the shards of a category leave their predictions."""
-        return self.path / "parts" / category.replace("/", "_")
 
     def save(self, result: CategoryResult, summary: PixelSummary | None = None) -> None:
         """Keep a finished category. Its summary and replicates come first: the JSON file says that it is finished."""

@@ -15,13 +15,13 @@ from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import LazyEncoder, shared_encoder
 from zsad_bench.encoder_plan import weights_label
 from zsad_bench.evaluation import fingerprint
-from zsad_bench.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.evaluator import CategoryOutput, EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
 from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder, JobInfo
-from zsad_bench.sharding import Parts, Predicted, Shard
+from zsad_bench.sharding import Shard
 from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.union import read_union
@@ -111,34 +111,23 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
             "encoder.pretrained=null: the weights are random. The numbers mean nothing; "
             "they only show that the pipeline runs."
         )
-    options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
+    options = EvaluationOptions(
+        config.batch_size, config.last_batch, config.seed, config.evaluation_size, config.sweep200
+    )
     evaluator = Evaluator(source, method, options, read_union(run_folder, config), folder.path)
-    shard = None if config.shard is None else Shard.parse(config.shard)
-    if shard is not None and config.shard_by == "category":
-        mine = shard.categories(dataset.categories)
-        todo, shard = {category: todo[category] for category in mine if category in todo}, None
     total = sum(len(samples) for samples in todo.values())
     with console.JobProgress(folder.info.folder, total, show_progress) as bar:
         for category, samples in todo.items():
             bar.category(f"{method.name} {dataset.name}/{category}")
-            if shard is None:
-                predicted = evaluator.predict(category, samples, None, bar.predicted, bar.listener)
-                _finish(config, evaluator, folder, category, samples, predicted)
-            else:
-                _shard(config, evaluator, folder, category, samples, shard, bar)
+            output = evaluator.evaluate(category, samples, bar.predicted, bar.listener)
+            _save(config, evaluator, folder, category, output)
     return folder
 
 
-def _finish(
-    config: DictConfig,
-    evaluator: Evaluator,
-    folder: JobFolder,
-    category: str,
-    samples: list[Sample],
-    predicted: Predicted,
+def _save(
+    config: DictConfig, evaluator: Evaluator, folder: JobFolder, category: str, output: CategoryOutput
 ) -> None:
-    """Measure a category and keep the result."""
-    output = evaluator.measure(category, samples, predicted)
+    """Draw a category's pictures and keep its result."""
     dataset, geometry = evaluator.dataset, evaluator.encoder.geometry
     pictures = folder.path / "maps"
     write_maps(pictures, category, dataset, output.samples, output.maps, config.maps, geometry)
@@ -148,28 +137,10 @@ def _finish(
     folder.save(output.result, output.summary)
 
 
-def _shard(
-    config: DictConfig,
-    evaluator: Evaluator,
-    folder: JobFolder,
-    category: str,
-    samples: list[Sample],
-    shard: Shard,
-    bar: console.JobProgress,
-) -> None:
-    """Predict a shard's batches of a category; finish the category if all other shards are there."""
-    parts = Parts(folder.part_folder(category), shard.count, fingerprint(samples))
-    if config.overwrite == "always" or parts.load(shard) is None:
-        parts.save(shard, evaluator.predict(category, samples, shard, bar.predicted, bar.listener))
-    with parts.alone():
-        if (whole := parts.load_all()) is not None:
-            _finish(config, evaluator, folder, category, samples, whole)
-            parts.clear()
-
-
 def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:
     """Categories to evaluate: all of them, or those without a result for today's files."""
-    todo = {category: limited(dataset.samples(category), config.limit) for category in dataset.categories}
+    mine = Shard.parse(config.shard).categories(dataset.categories) if config.shard else dataset.categories
+    todo = {category: limited(dataset.samples(category), config.limit) for category in mine}
     if config.overwrite == "always":
         return todo
     finished = {category: folder.load(category) for category in todo}
