@@ -33,11 +33,10 @@ def test_the_pareto_front_by_hand() -> None:
 
 def test_placements_average_to_auroc(series: list[Series]) -> None:
     result = series[0].jobs[0].results["bolt"]
-    placed = analysis.placements(result)
-    labels = {image.image_id: image.label for image in result.images}
+    placed = analysis.placements(result.units)
     exact = image_metrics([image.label for image in result.images], [image.score for image in result.images])
     for label in (0, 1):
-        values = [value for image_id, value in placed.items() if labels[image_id] == label]
+        values = [value for number, value in placed.items() if result.units.labels[number] == label]
         assert np.mean(values) == pytest.approx(exact["image_auroc"])
 
 
@@ -56,7 +55,7 @@ def test_region_values_average_to_aupro(series: list[Series]) -> None:
     entry = largest_batches(series)[0]
     job = entry.finished[0]
     for name in entry.categories:
-        values = [value for _, value in analysis._region_aupro(job, name)]
+        values = [value for _, value, _ in analysis._region_aupro(job, name)]
         assert np.mean(values) == pytest.approx(job.results[name].metrics["pixel_aupro"], abs=3e-4)
 
 

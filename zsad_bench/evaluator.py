@@ -176,7 +176,7 @@ class Evaluator:
         with watch.time("metrics"):
             metrics, notes, summary = self._measure(done, scores, maps)
         images = [
-            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number)
+            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number, sample.group)
             for sample, score, number in zip(done, scores, batches, strict=True)
         ]
         result = CategoryResult(
