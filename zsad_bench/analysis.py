@@ -110,13 +110,17 @@ def placements(units: Units) -> dict[int, float]:
     """
     known = units.scores[units.labelled]
     normal, anomalous = known[units.truth == 0], known[units.truth == 1]
-    values = {}
-    for number, label, score in zip(units.labelled.tolist(), units.truth.tolist(), known.tolist(), strict=True):
-        if label == 1 and normal.size:
-            values[number] = float(np.mean(normal < score) + np.mean(normal == score) / 2)
-        elif label == 0 and anomalous.size:
-            values[number] = float(np.mean(anomalous > score) + np.mean(anomalous == score) / 2)
-    return values
+    if not normal.size or not anomalous.size:
+        return {}
+    placed = np.where(units.truth == 1, _share_below(normal, known), 1 - _share_below(anomalous, known))
+    return dict(zip(units.labelled.tolist(), placed.tolist(), strict=True))
+
+
+def _share_below(others: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n,) share of ``others`` (m,) below each score, ties one half."""
+    ordered = np.sort(others)
+    below, reached = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
+    return (below + reached) / (2 * others.size)
 
 
 def clustered_error(values: NDArray[np.float64], clusters: Sequence[object]) -> float:

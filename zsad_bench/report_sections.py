@@ -19,7 +19,7 @@ class Section:
 
     Attributes:
         title: in headings: the dataset, with any protocol but the standard one.
-        name: in file names, ``[a-z0-9_]``; no two sections of a report share it.
+        name: in file names; no two sections of a report share it.
     """
 
     title: str
@@ -66,9 +66,8 @@ def report_sections(series: Sequence[Series]) -> list[Section]:
 
 
 def slug(text: str) -> str:
-    """A text as part of a file name, ``[a-z0-9_]``."""
-    letters = (letter if letter.isascii() and letter.isalnum() else "_" for letter in text.lower())
-    return "".join(letters).strip("_")[:_LONGEST_NAME]
+    """A text as part of a file name: letters in lower case, digits, and ``_`` for all others."""
+    return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")[:_LONGEST_NAME]
 
 
 def slugs(texts: Sequence[str]) -> list[str]:

@@ -91,6 +91,8 @@ class Units:
 
         So an anomalous object has the type of its anomalous photos.
         """
+        if len(self.members[number]) == 1:
+            return self.photos[self.members[number][0]].defect_type
         label = self.labels[number]
         kinds = {self.photos[at].defect_type for at in self.members[number] if self.photos[at].label == label}
         return "+".join(sorted(kind for kind in kinds if kind))
