@@ -12,14 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
+from test_bootstrap import SHAPES, TOLERANCE, category
+from test_data_protocols import TINY
+from test_datasets_lists import real_iad
 from test_results import info, saved
 
 from zsad_bench import analysis
+from zsad_bench.__main__ import main
 from zsad_bench.bootstrap import BOOTSTRAPPED, bootstrap, image_replicates, pixel_replicates, resample_weights
 from zsad_bench.data import Sample
 from zsad_bench.evaluation import evaluate_images
-from zsad_bench.metrics import image_metrics
+from zsad_bench.leaderboard import BoardOptions
+from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.operating_points import operating_points
+from zsad_bench.report_content import build_content
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.runs import read_runs
 from zsad_bench.series import Series, group_series
@@ -192,6 +198,19 @@ def test_photos_seen_many_times_change_nothing() -> None:
         np.testing.assert_allclose(found[0][:, column], found[1][:, column], atol=3e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("shape", ["plain", "sharp", "coarse"])
+def test_pixel_metrics_of_drawn_objects_are_close_to_exact_ones(shape: str) -> None:
+    masks, maps = category(21)
+    maps = SHAPES[shape](maps).astype(np.float32)
+    images = [photo(f"{n:02}", int(mask.any()), 0.0, f"o{n // 3}") for n, mask in enumerate(masks)]
+    summary = summarise([image.image_id for image in images], list(masks), maps)
+    assert summary is not None
+    weights = np.repeat(resample_weights(units(images).labels, 1, 3), 3, axis=1)
+    for row, got in zip(weights, pixel_replicates(summary, weights), strict=True):
+        drawn = np.repeat(np.arange(21), row.astype(int))
+        assert got == pytest.approx(list(pixel_metrics(masks[drawn], maps[drawn]).values()), abs=TOLERANCE)
+
+
 def test_objects_whose_defect_is_seen_from_one_side_only() -> None:
     """60 objects of 5 photos: over photos AUROC is far from that over objects, and so were the resamples."""
     random, images = np.random.default_rng(0), []
@@ -318,9 +337,9 @@ def test_intervals_in_the_tables_are_over_objects(tmp_path: Path, objects: Serie
     board = pd.read_csv(tmp_path / "leaderboard.csv").iloc[0]
     assert board["image_auroc_low"] <= board["image_auroc"] <= board["image_auroc_high"]
     assert (objects.n_images, objects.n_units) == (22, 12)
-    for category in objects.categories:
-        for name, (low, high) in category_intervals(objects, category).items():
-            assert not name.startswith("image") or low <= objects.value(category, name) <= high
+    for part in objects.categories:
+        for name, (low, high) in category_intervals(objects, part).items():
+            assert not name.startswith("image") or low <= objects.value(part, name) <= high
 
 
 def test_without_objects_tables_and_keys_are_as_before(tmp_path: Path) -> None:
@@ -370,3 +389,31 @@ def test_other_objects_are_not_paired_and_the_reason_is_said(tmp_path: Path) -> 
     assert not_compared([entries[0], entries[2]]) == ""
     text = not_compared(entries)
     assert "they are not the same for m0, batch 8; m2, batch 8 | m1, batch 8." in text
+
+
+def test_photos_of_objects_from_the_command_line_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real-IAD's protocol ``samples``: two objects of five photos, the defect on two photos of one of them."""
+    pytest.importorskip("plotly")
+    monkeypatch.chdir(tmp_path)
+    real_iad(tmp_path / "data")
+    options = ["dataset=real_iad", f"dataset.root={tmp_path / 'data'}", "name=run", "batch_size=4", *TINY, "maps=sheet"]
+    for method in ("winclip", "musc"):
+        assert main([f"method={method}", "dataset.protocol=samples", *options]) == 0
+    run = tmp_path / "results" / "run"
+    images = pd.read_csv(run / "images.csv")
+    assert images.groupby(["method", "group"]).size().tolist() == [5, 5, 5, 5]
+    first = {path.name: path.read_bytes() for path in run.glob("*.csv") if "speed" not in path.name}
+    for row in pd.read_csv(run / "leaderboard.csv").to_dict("records"):
+        objects = images[images["method"] == row["method"]].groupby("group")[["label", "score"]].max()
+        assert row["image_auroc"] == image_metrics(objects["label"], objects["score"])["image_auroc"]
+        assert row["image_auroc_low"] <= row["image_auroc"] <= row["image_auroc_high"]
+        assert row["pixel_auroc_low"] <= row["pixel_auroc"] <= row["pixel_auroc_high"]
+    write_tables(run)
+    assert {path.name: path.read_bytes() for path in run.glob("*.csv") if "speed" not in path.name} == first
+    content = build_content(read_runs([run]), BoardOptions())
+    told = next(question for question in content.questions if "told apart" in question.title)
+    assert "paired bootstrap over objects" in told.text
+    worst = next(question for question in content.questions if "fail" in question.title).table
+    assert worst.groupby("method")["object"].nunique().tolist() == [2, 2]  # one false alarm and one miss each
+    assert all(path.exists() for path in (sheet.path for sheet in content.sheets))
+    assert len(content.sheets) == 2

@@ -243,8 +243,9 @@ def agreement(series: Sequence[Series]) -> pd.DataFrame:
     """
     scores = [
         {
-            category: dict(zip(result.units.names, result.units.scores.tolist(), strict=True))
+            category: dict(zip(units.names, units.scores.tolist(), strict=True))
             for category, result in (entry.finished or entry.jobs)[0].results.items()
+            for units in (result.units,)
         }
         for entry in series
     ]
@@ -294,7 +295,8 @@ def score_table(entry: Series) -> pd.DataFrame:
     rows = [
         {"category": category, "label": label, "score": score}
         for category, result in (entry.finished or entry.jobs)[0].results.items()
-        for label, score in zip(result.units.labels, result.units.scores.tolist(), strict=True)
+        for units in (result.units,)
+        for label, score in zip(units.labels, units.scores.tolist(), strict=True)
     ]
     return pd.DataFrame(rows, columns=["category", "label", "score"])
 

@@ -105,12 +105,13 @@ def operating_points(series: Sequence[Series]) -> pd.DataFrame:
     rows = []
     for entry in series:
         job = (entry.finished or entry.jobs)[0]
+        units = {category: result.units for category, result in job.results.items()}
         for rule in RULES:
             found = []
-            for category, result in job.results.items():
-                units, seed = result.units, named_seed(0, job.info.dataset, category, "halves")
-                scores = units.scores[units.labelled].astype(np.float64)
-                point = operating_point(units.truth.tolist(), scores, rule, seed)
+            for category, known in units.items():
+                seed = named_seed(0, job.info.dataset, category, "halves")
+                scores = known.scores[known.labelled].astype(np.float64)
+                point = operating_point(known.truth.tolist(), scores, rule, seed)
                 if point is not None:
                     found.append(point)
                     rows.append({**row_labels(entry), "category": category, "rule": rule, **vars(point)})

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -70,7 +69,7 @@ class JobInfo:
         return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in raw.lower())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageResult:
     """Score of one image; label None if unknown; batch counts the category's batches from 0, None if not recorded.
 
@@ -107,9 +106,12 @@ class CategoryResult:
     images: tuple[ImageResult, ...]
     timing: dict[str, float | str] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def units(self) -> Units:
-        """What the image metrics are over; nothing where the file does not tell (:attr:`lacks_groups`)."""
+        """What the image metrics are over; nothing where the file does not tell (:attr:`lacks_groups`).
+
+        Made anew every time: a report of many results would hold a third more memory otherwise.
+        """
         images = () if self.lacks_groups else self.images
         return units_of(images, [image.score for image in images])
 
