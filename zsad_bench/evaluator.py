@@ -181,7 +181,7 @@ class Evaluator:
         left_out = [f"left out: {error}" for error in features.unreadable.values()]
         notes = [*left_out, *self._batch_notes(batches, len(readable)), *notes]
         images = [
-            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number)
+            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number, sample.group)
             for sample, score, number in zip(predicted.samples, final_scores, _numbers(batches), strict=True)
         ]
         result = CategoryResult(

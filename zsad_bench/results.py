@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from zsad_bench.bootstrap import Replicates, bootstrap
 from zsad_bench.files import atomic_path, write_atomic
 from zsad_bench.summaries import PixelSummary
+from zsad_bench.units import OBJECTS_NOTE, Units, units_of
 
 RESULT_FORMAT = 2
 """Raised when a change of the code changes numbers or what files mean, so that older results are computed again.
@@ -108,15 +108,20 @@ class JobInfo:
         return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in raw.lower())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageResult:
-    """Score of one image; label None if unknown; batch counts the category's batches from 0, None if not recorded."""
+    """Score of one image; label None if unknown; batch counts the category's batches from 0, None if not recorded.
+
+    ``group`` names the object that the photo shows with others; empty for a photo that stands alone, and in files of
+    versions that did not record it.
+    """
 
     image_id: str
     label: int | None
     defect_type: str
     score: float
     batch: int | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,26 @@ class CategoryResult:
     images: tuple[ImageResult, ...]
     filled_with: tuple[str, ...] = ()
     timing: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def units(self) -> Units:
+        """What the image metrics are over; nothing where the file does not tell (:attr:`lacks_groups`).
+
+        Made anew every time: a report of many results would hold a third more memory otherwise.
+        """
+        images = () if self.lacks_groups else self.images
+        return units_of(images, [image.score for image in images])
+
+    @property
+    def n_units(self) -> int:
+        """Objects, and images that stand alone."""
+        groups = [image.group for image in self.images if image.group]
+        return self.n_images - len(groups) + len(set(groups))
+
+    @property
+    def lacks_groups(self) -> bool:
+        """Whether the image metrics are over objects that the file, of an older version, does not name."""
+        return OBJECTS_NOTE in self.notes and not any(image.group for image in self.images)
 
 
 def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -184,13 +209,9 @@ class JobFolder:
             with atomic_path(arrays.with_suffix(".summary.npz")) as path:
                 summary.save(path)
         with atomic_path(arrays.with_suffix(".replicates.npz")) as path:
-            self._bootstrap(result, summary).save(path)
+            bootstrap(self.info.dataset, result.category, result.units, summary).save(path)
         content = {"format": self.info.format, **asdict(result), "metrics": _finite_or_none(result.metrics)}
         write_atomic(self.category_file(result.category), json.dumps(content, indent=1) + "\n")
-
-    def _bootstrap(self, result: CategoryResult, summary: PixelSummary | None) -> Replicates:
-        ids, labels, scores = zip(*((image.image_id, image.label, image.score) for image in result.images), strict=True)
-        return bootstrap(self.info.dataset, result.category, ids, labels, np.array(scores), summary)
 
     def load(self, category: str) -> CategoryResult | None:
         """A finished category, or None if there is none or its file is damaged."""
