@@ -14,8 +14,8 @@ import open_clip
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from zsad_bench.core.checksums import file_sha256
 from zsad_bench.errors import UserError
-from zsad_bench.hashing import file_sha256
 from zsad_bench.state_dicts import fit_state, read_state
 
 HUB_FILE = "open_clip_model.safetensors"
