@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from conftest import TINY_MODEL
@@ -60,7 +61,7 @@ def make(config: DictConfig, folder: Path, spec: EncoderSpec | None = None) -> M
         path = folder / "checkpoint.safetensors"
         facts = {**plugin.must_match(), **encoder_facts(spec)}
         Checkpoint(dict(parameters.state_dict()), facts).save(path)
-        plugin = build({**config, "checkpoint": str(path)}, Method, "method")
+        plugin = build(cast(DictConfig, OmegaConf.merge(config, {"checkpoint": str(path)})), Method, "method")
     plugin.attach(spec, seed=3)
     return plugin
 
