@@ -90,7 +90,7 @@ class JobInfo:
     preset: str = ""
     root: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
-    format: int = 1
+    format: int = RESULT_FORMAT
     superseded: bool = False
 
     @property
@@ -162,6 +162,8 @@ class JobFolder:
         """
         write_atomic(self.path / "config.yaml", config_yaml)
         self._write_info(self.info)
+        if not self.info.keys:
+            return
         start = self.info.folder.removesuffix(self.info.config_hash)
         for path in self.path.parent.glob(f"{start}*/job.json"):
             other = read_job_info(path)
@@ -223,7 +225,7 @@ def read_job_info(path: Path) -> JobInfo | None:
     """What a job is, from its ``job.json``; None if the file is damaged. Keys of other versions are ignored."""
     try:
         content = _known(JobInfo, json.loads(path.read_text(encoding="utf-8")))
-        return JobInfo(**{**content, "categories": tuple(content["categories"])})
+        return JobInfo(**{"format": 1, **content, "categories": tuple(content["categories"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
