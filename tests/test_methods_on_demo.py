@@ -34,9 +34,7 @@ def encoder() -> ClipEncoder:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_and_maps_are_finite_and_differ(
-    name: str, demo: Dataset, encoder: ClipEncoder, tmp_path: Path
-) -> None:
+def test_scores_and_maps_are_finite_and_differ(name: str, demo: Dataset, encoder: ClipEncoder, tmp_path: Path) -> None:
     method = make(compose_config([f"method={name}", "dataset=demo"]).method, tmp_path, encoder.spec)
     evaluator = Evaluator(FeatureSource(demo, encoder), method, EvaluationOptions(batch_size=5))
     output = evaluator.evaluate(CATEGORY, demo.samples(CATEGORY))

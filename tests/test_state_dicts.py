@@ -94,9 +94,7 @@ def test_the_bundled_half_precision_weights_at_another_size() -> None:
 
 
 @pytest.mark.parametrize("length", [40, 96])
-def test_another_context_length(
-    state: State, length: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_context_length(state: State, length: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "model.json"
     model.write_text(json.dumps({**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "context_length": length}}))
     path, float32 = write("half state dict", state, tmp_path)

@@ -39,6 +39,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = _read_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: not a readable checkpoint ({error.strerror or error})") from None
     except Exception as error:  # torch.load raises whatever the unpickler meets
         detail = str(error).split("WeightsUnpickler error:")[-1].strip()[:160] or "no details"
         raise UserError(
