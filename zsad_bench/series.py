@@ -180,9 +180,8 @@ def sections(series: Sequence[Series]) -> dict[tuple[str, str], list[Series]]:
 
 
 def section_title(dataset: str, protocol: str) -> str:
-    """What headings call a section: the dataset, with its protocol as far as that is not the standard one."""
-    rest = protocol.removeprefix("standard").removeprefix(", ")
-    return f"{dataset} [{rest}]" if rest else dataset
+    """What headings call a section: the dataset, with any protocol but the standard one."""
+    return dataset if protocol == "standard" else f"{dataset} [{protocol}]"
 
 
 def row_labels(entry: Series) -> dict[str, object]:
