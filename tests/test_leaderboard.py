@@ -155,14 +155,6 @@ def test_who_reads_stored_features_is_charged_for_the_encoder(tmp_path: Path) ->
     assert only["images_per_second"].tolist() == [pytest.approx(2 / 4)]
 
 
-def test_fidelity_tells_reconstructions_and_own_methods(tmp_path: Path) -> None:
-    whole(tmp_path, info(), 0.5)
-    whole(tmp_path, replace(info("mine", digest="b" * 12), variant="x"), 0.5)
-    whole(tmp_path, replace(info("fiseclip", digest="c" * 12), variant="reconstruction"), 0.5)
-    board = board_of(tmp_path).set_index("method")
-    assert board["fidelity"].to_dict() == {"winclip": "faithful", "mine": "own", "fiseclip": "reconstruction"}
-
-
 def test_best_is_bold_and_second_underlined_within_a_group(tmp_path: Path) -> None:
     for letter, auroc in zip("abc", (0.8004, 0.8, 0.7), strict=True):
         whole(tmp_path, info(letter, digest=letter * 12), auroc)

@@ -24,9 +24,8 @@ from zsad_bench.tables import collect, write_tables
 def info(
     method: str = "winclip", batch_size: int | str = 8, setting: str = "single", digest: str = "a" * 12
 ) -> JobInfo:
-    return JobInfo(
-        method, "paper", setting, "mvtec", "standard", "ViT", "tag", 240, batch_size, 0, digest, ("bottle", "cable")
-    )
+    labels = (method, "paper", setting, "mvtec", "standard, 240 px", "ViT", "tag", 240)
+    return JobInfo(*labels, batch_size, 0, digest, ("bottle", "cable"))
 
 
 def category(name: str, auroc: float, pixel: float = 0.5) -> CategoryResult:
