@@ -99,9 +99,9 @@ def test_two_methods_see_the_same_resamples_in_any_order_of_images() -> None:
     ids, labels = [f"{index:02}" for index in range(20)], [index % 2 for index in range(20)]
     scores = np.random.default_rng(0).random(20)
     images = [ImageResult(*row) for row in zip(ids, labels, [""] * 20, scores, strict=True)]
-    first = bootstrap("set", "bolt", units_of(images, scores), None)
-    back = bootstrap("set", "bolt", units_of(images[::-1], scores[::-1]), None)
-    other = bootstrap("set", "nut", units_of(images, scores), None)
+    first = bootstrap("bolt", units_of(images, scores), None)
+    back = bootstrap("bolt", units_of(images[::-1], scores[::-1]), None)
+    other = bootstrap("nut", units_of(images, scores), None)
     assert first.images == back.images
     np.testing.assert_array_equal(first.values[:, :3], back.values[:, :3])
     assert (first.values[:, :3] != other.values[:, :3]).any()

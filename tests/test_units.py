@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,14 +106,14 @@ def test_metric_replicates_and_interval_are_of_the_same_units(images: list[Image
     assert list(result.metrics.values()) == pytest.approx(list(image_metrics(labels, scores).values()), abs=1e-12)
     once = image_replicates(known.scores, known.labels, np.ones((1, len(known))))
     assert once[0] == pytest.approx([result.metrics[name] for name in NAMES], abs=1e-12)
-    drawn = bootstrap("set", "c", known, None)
+    drawn = bootstrap("c", known, None)
     assert result.n_units == len(known)
     for position, name in enumerate(NAMES):
         low, high = interval(result.metrics[name], drawn.values[:, position], result.n_units)
         assert 0 <= low <= result.metrics[name] <= high <= 1
     mixed = list(images)
     shuffle.shuffle(mixed)  # type: ignore[attr-defined]
-    again = bootstrap("set", "c", units(mixed), None)
+    again = bootstrap("c", units(mixed), None)
     assert again.images == drawn.images
     np.testing.assert_array_equal(again.values, drawn.values)
 
@@ -142,7 +143,7 @@ def test_an_object_of_one_photo_is_that_photo() -> None:
     assert units(alone).names == units(one_each).names == ("a", "b", "c", "d")
     assert units(alone).key == units(one_each).key
     assert not units(one_each).form_objects
-    first, second = (bootstrap("set", "c", units(images), None) for images in (alone, one_each))
+    first, second = (bootstrap("c", units(images), None) for images in (alone, one_each))
     np.testing.assert_array_equal(first.values, second.values)
 
 
@@ -192,7 +193,7 @@ def test_photos_seen_many_times_change_nothing() -> None:
         ]
         known = [np.repeat(part, copies, axis=0) for part in (masks, maps.astype(np.float32))]
         summary = summarise([image.image_id for image in images], list(known[0]), known[1])
-        found.append(bootstrap("set", "c", units(images), summary).values)
+        found.append(bootstrap("c", units(images), summary).values)
     for name in (*NAMES, "pixel_auroc", "pixel_aupro"):
         column = BOOTSTRAPPED.index(name)
         np.testing.assert_allclose(found[0][:, column], found[1][:, column], atol=3e-4, err_msg=name)
@@ -220,7 +221,7 @@ def test_objects_whose_defect_is_seen_from_one_side_only() -> None:
             label = int(number % 2 and view == hit)
             images.append(photo(f"{number}_{view}", label, float(random.normal(1.5 * label)), f"o{number}"))
     result = measured(images)
-    drawn = bootstrap("set", "c", result.units, None).values[:, 0]
+    drawn = bootstrap("c", result.units, None).values[:, 0]
     auroc = result.metrics["image_auroc"]
     over_photos = image_metrics([i.label for i in images], [i.score for i in images])["image_auroc"]
     assert abs(over_photos - auroc) > 0.05
@@ -342,15 +343,10 @@ def test_intervals_in_the_tables_are_over_objects(tmp_path: Path, objects: Serie
             assert not name.startswith("image") or low <= objects.value(part, name) <= high
 
 
-def test_without_objects_tables_and_keys_are_as_before(tmp_path: Path) -> None:
+def test_without_objects_tables_have_no_column_and_older_files_are_read(tmp_path: Path) -> None:
     result = measured([photo(str(number), number % 2, number / 10) for number in range(6)])
     folder = saved(tmp_path, info(), result)
     assert "group" not in write_tables(tmp_path).images
-    found = folder.replicates("bottle")
-    assert found is not None
-    # what was written for these images before there were objects
-    assert found.images == "0ccb588789fd4ac8"
-    assert found.values[:6, 0] == pytest.approx(np.array([3, 5, 9, 6, 5, 7]) / 9, abs=1e-6)
     path = folder.category_file("bottle")
     content = json.loads(path.read_text("utf-8"))
     for image in content["images"]:
@@ -417,3 +413,22 @@ def test_photos_of_objects_from_the_command_line_to_the_report(tmp_path: Path, m
     assert worst.groupby("method")["object"].nunique().tolist() == [2, 2]  # one false alarm and one miss each
     assert all(path.exists() for path in (sheet.path for sheet in content.sheets))
     assert len(content.sheets) == 2
+
+
+def test_resamples_and_halves_do_not_depend_on_what_the_dataset_is_called(tmp_path: Path) -> None:
+    """The label of a dataset may change with the folders that a report puts together."""
+    random = np.random.default_rng(0)
+    images = [photo(f"{n:02}", n % 2, float(random.normal(n % 2)), f"o{n // 4 * 2 + n % 2}") for n in range(40)]
+    found = []
+    for name in ("photos", "photos-copy"):
+        job = replace(info(), dataset=name)
+        folder = saved(tmp_path / name, job, measured(images), measured(images, "cable"))
+        (entry,) = group_series(read_runs([tmp_path / name]).jobs)
+        drawn = [folder.replicates(part) for part in job.categories]
+        assert drawn[0] is not None
+        assert drawn[1] is not None
+        assert (drawn[0].values[:, 0] != drawn[1].values[:, 0]).any()  # other categories, other draws
+        found.append((drawn[0].images, drawn[0].values, operating_points([entry]).drop(columns="dataset")))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    pd.testing.assert_frame_equal(found[0][2], found[1][2])

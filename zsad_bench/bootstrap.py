@@ -3,8 +3,9 @@
 A unit is an object with all its photos, or a photo that stands alone (:mod:`zsad_bench.units`). Units are drawn with
 replacement, normal and anomalous ones (and those without a label) each among themselves, so that every resample has as
 many of each as the category. Image and pixel metrics see the same draw: a drawn object brings the pixels of all its
-photos, which are not independent of each other. The draw is seeded by dataset and category: two methods on the same
-units see the same resamples, and the difference of their replicates is a paired bootstrap.
+photos, which are not independent of each other. The draw is seeded by the category and its units and by nothing else:
+two methods on the same units see the same resamples, whatever the dataset is called and whichever results folders they
+lie in, and the difference of their replicates is a paired bootstrap.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 (resampling) and 13 (percentiles);
 Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8 (resampling whole clusters).
@@ -72,19 +73,18 @@ def resample_weights(labels: Sequence[int | None], seed: int, resamples: int = R
     return weights
 
 
-def bootstrap(dataset: str, category: str, units: Units, summary: PixelSummary | None) -> Replicates:
+def bootstrap(category: str, units: Units, summary: PixelSummary | None) -> Replicates:
     """All metrics of `RESAMPLES` resamples of one category.
 
     Image metrics are exact. Pixel metrics come from the summary; NaN without one. The order of the photos is of no
     importance: units are ordered by name.
 
     Args:
-        dataset: its label.
         category: its name.
         units: of the category.
         summary: of photos that are all in ``units``.
     """
-    weights = resample_weights(units.labels, named_seed(0, dataset, category, "bootstrap"))
+    weights = resample_weights(units.labels, named_seed(0, category, units.key, "bootstrap"))
     values = np.full((RESAMPLES, len(BOOTSTRAPPED)), np.nan)
     if {0, 1} <= set(units.labels):
         values[:, :3] = image_replicates(units.scores.astype(np.float64), units.labels, weights)

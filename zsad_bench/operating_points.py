@@ -1,8 +1,8 @@
 """From scores to a yes or no: thresholds estimated on half of the units, tested on the other half.
 
 A unit is an image, or an object with all its photos (:mod:`zsad_bench.units`). Kept apart from the ranking metrics,
-which need no threshold. The halves are drawn per dataset and category, both classes in the same proportion, so that all
-methods with the same units are judged on the same ones.
+which need no threshold. The halves are seeded by the category and its units, with both classes in the same proportion,
+so that all methods with the same units are judged on the same ones.
 """
 
 from __future__ import annotations
@@ -106,12 +106,12 @@ def operating_points(series: Sequence[Series]) -> pd.DataFrame:
     for entry in series:
         job = (entry.finished or entry.jobs)[0]
         units = {category: result.units for category, result in job.results.items()}
+        seeds = {category: named_seed(0, category, known.key, "halves") for category, known in units.items()}
         for rule in RULES:
             found = []
             for category, known in units.items():
-                seed = named_seed(0, job.info.dataset, category, "halves")
                 scores = known.scores[known.labelled].astype(np.float64)
-                point = operating_point(known.truth.tolist(), scores, rule, seed)
+                point = operating_point(known.truth.tolist(), scores, rule, seeds[category])
                 if point is not None:
                     found.append(point)
                     rows.append({**row_labels(entry), "category": category, "rule": rule, **vars(point)})

@@ -209,7 +209,7 @@ class JobFolder:
             with atomic_path(arrays.with_suffix(".summary.npz")) as path:
                 summary.save(path)
         with atomic_path(arrays.with_suffix(".replicates.npz")) as path:
-            bootstrap(self.info.dataset, result.category, result.units, summary).save(path)
+            bootstrap(result.category, result.units, summary).save(path)
         content = {"format": self.info.format, **asdict(result), "metrics": _finite_or_none(result.metrics)}
         write_atomic(self.category_file(result.category), json.dumps(content, indent=1) + "\n")
 

@@ -146,7 +146,7 @@ def group_series(jobs: Sequence[Job]) -> list[Series]:
 
 
 def _told_apart(series: Sequence[Series]) -> list[Series]:
-    """Series named so that no two of a section are called the same: by encoder, and by configuration if need be."""
+    """Series named so that no two of a section are called the same: by encoder, and by what else they differ in."""
     named = []
     encoders: dict[tuple[str, str], set[str]] = {}
     for entry in series:

@@ -160,7 +160,7 @@ def compare(series: Sequence[Series], metric: str) -> list[Comparison]:
 def same_units(first: Series, second: Series) -> bool:
     """Whether two series of one dataset and protocol have the same units (photos, labels, objects) in every category.
 
-    Then they saw the same resamples too, which are drawn by dataset and category.
+    Then they saw the same resamples too, which are seeded by the units.
     """
     if first.section != second.section or first.categories != second.categories:
         return False

@@ -76,14 +76,11 @@ class Units:
 
     @cached_property
     def key(self) -> str:
-        """Hash of photos, labels and objects, whatever their order and scores: equal keys mean equal units.
-
-        Photos that stand alone are hashed as they were before there were objects, so that older files still fit.
-        """
+        """Hash of photos, labels and objects, whatever their order and scores: equal keys mean equal units."""
         lines = []
         for unit in self.members:
-            behind = f"\0{self.photos[unit[0]].group}" if len(unit) > 1 else ""
-            lines += [f"{self.photos[at].image_id}|{self.photos[at].label}{behind}" for at in unit]
+            group = self.photos[unit[0]].group if len(unit) > 1 else ""
+            lines += [f"{self.photos[at].image_id}\0{self.photos[at].label}\0{group}" for at in unit]
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
     def defect_type(self, number: int) -> str:
