@@ -23,8 +23,15 @@ def rows(heading: str) -> list[list[str]]:
 PROOFS = rows("## What proves it")
 
 
-def numbers_of(function: ast.FunctionDef, module: ast.Module) -> set[float]:
-    """Numbers written in a function, and constants of its module that it names."""
+def functions_of(module: ast.Module) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+
+
+def numbers_of(test: ast.FunctionDef, module: ast.Module) -> set[float]:
+    """Numbers written in a test and in the functions of its module that it calls, and constants that they name."""
+    functions = functions_of(module)
+    named = [node.id for node in ast.walk(test) if isinstance(node, ast.Name)]
+    nodes = [node for name in [*named, test.name] if name in functions for node in ast.walk(functions[name])]
     constants = {
         target.id: node.value.value
         for node in module.body
@@ -32,8 +39,8 @@ def numbers_of(function: ast.FunctionDef, module: ast.Module) -> set[float]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    found = {node.value for node in ast.walk(function) if isinstance(node, ast.Constant)}
-    found |= {constants[node.id] for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in constants}
+    found = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    found |= {constants[node.id] for node in nodes if isinstance(node, ast.Name) and node.id in constants}
     return {float(value) for value in found if isinstance(value, float)}
 
 
@@ -43,12 +50,12 @@ def test_a_proof_exists_and_asserts_its_tolerance(row: list[str]) -> None:
     assert method in ("all", "metrics") or method.strip("`") in CONFIGS
     file, _, name = test.strip("`").partition("::")
     module = ast.parse((TESTS / file).read_text("utf-8"))
-    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
-    assert name in functions
-    asserted = numbers_of(functions[name], module)
+    assert name.startswith("test_")
+    function = functions_of(module)[name]
+    asserted = numbers_of(function, module)
     for tolerance in tolerances.split(", "):
         if tolerance == "equal":
-            assert "equal" in ast.unparse(functions[name])
+            assert "equal" in ast.unparse(function)
         else:
             assert float(tolerance) in asserted
 
