@@ -30,7 +30,6 @@ from zsad_bench.encoder import ClipEncoder
 from zsad_bench.evaluation import read_masks
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.maps import resize_maps
-from zsad_bench.matching import select
 from zsad_bench.method import Method, Prediction
 from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.preprocess import image_to_array
@@ -54,9 +53,7 @@ class Category:
 
     def batch(self, images: Sequence[int]) -> FeatureBatch:
         """The features of some images, with their pixels for methods that adapt."""
-        assert self.features.pixels is not None
-        rows = list(images)
-        return replace(select(self.features, rows), pixels=self.features.pixels[rows], encode=self.features.encode)
+        return self.features.select(images)
 
 
 def ready(variant: Variant, encoder: ClipEncoder, seed: int = 0) -> Method:

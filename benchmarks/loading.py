@@ -67,7 +67,7 @@ def one_by_one(dataset: Dataset, samples: list[Sample], geometry: Geometry) -> N
 def in_threads(dataset: Dataset, samples: list[Sample], geometry: Geometry) -> None:
     """Our path in the loader's threads, batches of 8."""
     batches = [samples[start : start + 8] for start in range(0, len(samples), 8)]
-    for _ in load_batches(dataset, batches, geometry, skip_unreadable=False):
+    for _ in load_batches(dataset, batches, geometry):
         pass
 
 

@@ -38,8 +38,7 @@ for category in source.dataset.categories:
     name, texture = source.dataset.class_name(category), source.dataset.is_texture(category)
     for ensemble in {config.method.prompts for config in configs if config.method.get("prompts")}:
         source.encoder.texts.features(load_ensemble(ensemble), name, texture)
-    for _ in source.batches(category, [[sample] for sample in source.dataset.samples(category)], wanted):
-        pass
+    source.category(category, source.dataset.samples(category), wanted)
 """
 
 READ_ONLY = """
@@ -58,13 +57,14 @@ source = configured_source(config, build(config.dataset, Dataset, "dataset"))
 blocks = source.encoder.spec.n_blocks
 request = FeatureRequest(taps=tuple(Tap(blocks * quarter // 4) for quarter in (1, 2, 3, 4)))
 (category,) = source.dataset.categories
-batches = [[sample] for sample in source.dataset.samples(category)]
-list(source.batches(category, batches, request))
+samples = source.dataset.samples(category)
+batches = [[sample] for sample in samples]
+list(source.category(category, samples, request).batches(batches))
 direct = FeatureSource(source.dataset, source.encoder)
 source.encoder.load()
 for kind in (direct, source, direct, source):
     begin = time.perf_counter()
-    for _ in kind.batches(category, batches, request):
+    for _ in kind.category(category, samples, request).batches(batches):
         pass
     synchronise(source.encoder.device)
     print(time.perf_counter() - begin)

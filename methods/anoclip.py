@@ -108,7 +108,6 @@ class AnoCLIP(Method):
         self.steps = steps
         self.lr = lr
         self.noise = noise
-        self.lookback = None if adapt and reference_quirks else 0
 
     def request(self) -> FeatureRequest:
         """Value-value patch tokens, and the class tokens of the views."""

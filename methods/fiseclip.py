@@ -31,7 +31,7 @@ from zsad_bench.counterparts import counterparts_median
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import smooth, upsample
-from zsad_bench.matching import aggregate, check_sides, choose_layers, select
+from zsad_bench.matching import aggregate, check_sides, choose_layers
 from zsad_bench.method import Method, Prediction
 from zsad_bench.neighbourhoods import neighbourhood_scores
 from zsad_bench.prompts import TextFeatures
@@ -39,7 +39,6 @@ from zsad_bench.prompts import TextFeatures
 Attention = Literal["vv", "qkv_self", "plain"]
 Filter = Literal["hard", "soft", "none"]
 Fusion = Literal["mutual", "sum", "product", "match", "text"]
-ShortBatch = Literal["borrow", "as_is"]
 # Maps are smoothed relative to this image side, so that sigma means the same at every resolution.
 SIGMA_SIDE = 240
 SMALLEST_SPREAD = 1e-3
@@ -71,8 +70,6 @@ class FiSeCLIP(Method):
         class_weight: of the class token's abnormal probability in the image score, >= 0.
         scale: matching distance that counts like full text evidence; > 0.
         sigma: Gaussian smoothing of the map in pixels at a side of 240.
-        short_batch: a batch smaller than an earlier one of its category takes references from that one (``borrow``) or
-            makes do with its own images (``as_is``).
     """
 
     setting = "batch"
@@ -99,7 +96,6 @@ class FiSeCLIP(Method):
         class_weight: float = 0.25,
         scale: float = 0.25,
         sigma: float = 4.0,
-        short_batch: ShortBatch = "borrow",
         reference_quirks: bool = False,
     ) -> None:
         super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
@@ -107,7 +103,6 @@ class FiSeCLIP(Method):
             ("attention", attention, get_args(Attention)),
             ("filter", filter, get_args(Filter)),
             ("fusion", fusion, get_args(Fusion)),
-            ("short_batch", short_batch, get_args(ShortBatch)),
         ):
             if choice not in choices:
                 raise UserError(f"method.{key}={choice}: choose {', '.join(choices)}")
@@ -130,8 +125,7 @@ class FiSeCLIP(Method):
         self.share, self.filter, self.consensus, self.margin = share, filter, consensus, margin
         self.drop, self.keep_min, self.softness = drop, keep_min, softness
         self.fusion, self.weight, self.class_weight, self.scale = fusion, weight, class_weight, scale
-        self.sigma, self.short_batch = sigma, short_batch
-        self.lookback = int(short_batch == "borrow")
+        self.sigma = sigma
 
     def request(self) -> FeatureRequest:
         """Projected tokens for text, unprojected tokens of the chosen blocks for matching."""
@@ -145,10 +139,9 @@ class FiSeCLIP(Method):
         return FeatureRequest(taps=(self.text_tap, *self.taps))
 
     def prepare(self, text: TextFeatures | None) -> None:
-        """Text vectors of the category; the category before is forgotten."""
+        """Text vectors of the category."""
         assert text is not None
         self.text = text.vectors()
-        self._earlier: FeatureBatch | None = None
 
     def odds(self, embeddings: Tensor) -> Tensor:
         """Step 1: abnormal log-odds (...) of embeddings (..., D)."""
@@ -206,27 +199,13 @@ class FiSeCLIP(Method):
             return matching * language
         return matching + self.weight * language * (residual.sigmoid() if self.fusion == "mutual" else 1)
 
-    def with_references(self, batch: FeatureBatch) -> FeatureBatch:
-        """The batch, followed by images of the largest earlier batch if that one was larger."""
-        earlier = self._earlier
-        if earlier is None or len(batch) >= len(earlier):
-            self._earlier = batch
-            return batch
-        if self.short_batch == "as_is":
-            return batch
-        by_name = sorted(range(len(earlier)), key=lambda index: earlier.image_ids[index])
-        drawn = self.random(*sorted(batch.image_ids)).permutation(len(earlier))
-        chosen = [by_name[index] for index in drawn[: len(earlier) - len(batch)]]
-        return FeatureBatch.concatenate([batch, select(earlier, chosen)])
-
     def predict(self, batch: FeatureBatch) -> Prediction:
-        """Maps and image scores of the batch's own images."""
-        together = self.with_references(batch)
-        grids = self.evidence(together)[: len(batch)].unflatten(1, batch.grid)
+        """Maps and image scores."""
+        grids = self.evidence(batch).unflatten(1, batch.grid)
         maps = smooth(upsample(grids, batch.image_size), self.sigma * batch.image_size[0] / SIGMA_SIDE)
         peaks = maps.amax(dim=(1, 2))
         whole = self.odds(batch.class_tokens).sigmoid()
-        text_alone = self.fusion == "text" or len(together) == 1
+        text_alone = self.fusion == "text" or len(batch) == 1
         return Prediction((peaks + whole) / 2 if text_alone else peaks + self.class_weight * whole, maps)
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from conftest import save_image
-from zsad_bench.batching import compose_batches
+from zsad_bench.batching import compose_batches, shuffled
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.datasets.mvtec import MVTec
-from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.engine.identity import fingerprint
+from zsad_bench.evaluation import evaluate_images, evaluate_pixels, read_masks
 from zsad_bench.preprocess import Geometry
 from zsad_bench.results import CategoryResult, ImageResult, JobFolder, JobInfo
 from zsad_bench.seeds import named_seed
@@ -89,10 +90,11 @@ def _make_job(folder: Path, dataset: Dataset, method: Pretend, batch_size: int, 
     job.start(f"method: {{name: {method.name}}}\nbatch_size: {batch_size}\nseed: {seed}\n")
     for category in dataset.categories:
         samples = dataset.samples(category)
-        batches = compose_batches(samples, batch_size, seed)
-        position = {sample.image_id: number for number, batch in enumerate(batches) for sample in batch}
+        batches = compose_batches(shuffled(samples, seed), batch_size, seed)
+        position = {sample.image_id: number for number, batch in enumerate(batches) for sample in batch.new}
         share = {
-            number: float(np.mean([sample.label or 0 for sample in batch])) for number, batch in enumerate(batches)
+            number: float(np.mean([sample.label or 0 for sample in batch.samples]))
+            for number, batch in enumerate(batches)
         }
         geometry = Geometry(SIZE, "squash")
         masks = read_masks(dataset, samples, geometry)
@@ -116,7 +118,7 @@ def _make_job(folder: Path, dataset: Dataset, method: Pretend, batch_size: int, 
             "; ".join(notes),
             fingerprint(samples),
             images,
-            {**timing, **facts},
+            timing={**timing, **facts},
         )
         if pictures and batch_size > 1 and not seed:
             write_maps(job.path / "maps", category, dataset, samples, maps, "sheet", geometry)

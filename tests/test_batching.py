@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zsad_bench import load_dataset
-from zsad_bench.batching import choose_references, compose_batches, limited, load_batches
+from zsad_bench.batching import (
+    Batch,
+    choose_references,
+    compose_batches,
+    limited,
+    load_batches,
+    shuffled,
+    unreadable_images,
+)
 from zsad_bench.data import Dataset, Sample, UnreadableImage
 from zsad_bench.errors import UserError
 from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
@@ -19,18 +30,49 @@ def samples(count: int, anomalous: int) -> list[Sample]:
     return [Sample(f"{i:03}", Path(f"{i}.png"), "c", int(i < anomalous), "", None) for i in range(count)]
 
 
-def test_batches_hold_every_image_once() -> None:
-    images = samples(23, 10)
-    batches = compose_batches(images, 5, seed=1)
-    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
-    assert sorted(sample.image_id for batch in batches for sample in batch) == [sample.image_id for sample in images]
-    assert compose_batches(images, "all", 1) == [[sample for batch in batches for sample in batch]]
+def ids(images: Sequence[Sample]) -> list[str]:
+    return [sample.image_id for sample in images]
+
+
+@given(count=st.integers(1, 40), size=st.integers(1, 45), last=st.sampled_from(["fill", "keep", "drop"]))
+def test_every_image_is_judged_together_with_equally_many(count: int, size: int, last: str) -> None:
+    order = shuffled(samples(count, count // 2), seed=1)
+    batches = compose_batches(order, size, 7, last)
+    scored = [sample for batch in batches for sample in batch.new]
+    whole = count // size * size
+    assert ids(scored) == ids(order if last != "drop" else order[:whole])
+    for batch in batches:
+        assert len(set(batch.samples)) == len(batch.samples)
+        if last != "keep" and count >= size:
+            assert len(batch.samples) == size
+    for batch in batches[:-1]:
+        assert batch.n_new == size
+    if last == "fill" and count >= size:
+        extra = batches[-1].samples[batches[-1].n_new :]
+        assert set(extra) <= set(order[:whole]), "filled with images that were scored in a full batch"
+    elif batches:
+        assert batches[-1].n_new == len(batches[-1].samples)
+
+
+def test_what_fills_the_last_batch_is_drawn_by_seed() -> None:
+    order = shuffled(samples(33, 15), 1)
+    one, same, other = (compose_batches(order, 16, seed)[-1] for seed in (1, 1, 2))
+    assert (one.n_new, len(one.samples)) == (1, 16)
+    assert one == same
+    assert set(one.samples[1:]) != set(other.samples[1:])
+
+
+def test_all_is_one_batch_and_no_image_is_none() -> None:
+    order = shuffled(samples(7, 3), 1)
+    assert compose_batches(order, "all", 0) == [Batch(tuple(order), 7)]
+    for size in (4, "all"):
+        assert compose_batches([], size, 0) == []
 
 
 def test_seeds_change_the_composition_only() -> None:
     images = samples(23, 10)
-    assert compose_batches(images, 5, 1) == compose_batches(images, 5, 1)
-    assert compose_batches(images, 5, 1) != compose_batches(images, 5, 2)
+    assert shuffled(images, 1) == shuffled(images, 1) != shuffled(images, 2)
+    assert sorted(ids(shuffled(images, 1))) == ids(images)
     assert named_seed(0, "mvtec", "bottle") != named_seed(0, "mvtecb", "ottle")
 
 
@@ -47,12 +89,14 @@ def test_broken_images_stop_or_are_counted(photo_folder: Path) -> None:
     broken = next((photo_folder / "plate" / "test" / "good").iterdir())
     broken.write_bytes(broken.read_bytes()[:60])
     dataset = load_dataset("mvtec", root=str(photo_folder))
-    batches = compose_batches(dataset.samples("plate"), 5, 0)
+    images = dataset.samples("plate")
     with pytest.raises(UnreadableImage, match=broken.name):
-        list(load_batches(dataset, batches, Geometry(48), skip_unreadable=False))
-    loaded = list(load_batches(dataset, batches, Geometry(48), skip_unreadable=True))
-    assert sum(len(batch.samples) for batch in loaded) == 11
-    assert [str(error) for batch in loaded for error in batch.unreadable] == [str(loaded_error(dataset, broken))]
+        list(load_batches(dataset, [images[:5], images[5:]], Geometry(48)))
+    found = unreadable_images(dataset, images, Geometry(48))
+    assert [str(error) for error in found.values()] == [str(loaded_error(dataset, broken))]
+    readable = [sample for sample in images if sample.image_id not in found]
+    loaded = list(load_batches(dataset, [readable[:5], readable[5:]], Geometry(48)))
+    assert [len(batch.samples) for batch in loaded] == [5, 6]
     for batch in loaded:
         for sample, pixels in zip(batch.samples, batch.pixels, strict=True):
             np.testing.assert_array_equal(pixels, image_to_array(dataset.read_image(sample), Geometry(48)))

@@ -106,10 +106,9 @@ def test_joblib(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 def test_parts_of_one_job_in_several_processes(here: Path) -> None:
     need("hydra_plugins.hydra_joblib_launcher", "joblib")
     assert main(sweep("basic", "method=musc", "batch_size=4")) == 0
-    parts = ("shard=1/3,2/3,3/3", "shard_by=image", "cluster=joblib")
+    parts = ("shard=1/3,2/3,3/3", "cluster=joblib")
     assert main(sweep("parts", "method=musc", "batch_size=4", *parts)) == 0
     assert_equal_and_encoded_once(here, "parts")
-    assert not list((here / "results" / "parts").rglob("*-of-*"))
 
 
 def children(parent: int) -> list[int]:

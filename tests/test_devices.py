@@ -8,7 +8,7 @@ the results must be those of the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,7 @@ from zsad_bench.methods.dual_image import DualImage
 from zsad_bench.methods.text_vectors import representative
 from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.prompts import TextCache, TextFeatures, load_ensemble
+from zsad_bench.results import ImageResult
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.training import TrainingOptions, make_optimizer, train, train_step
 
@@ -274,15 +275,15 @@ def test_a_category_leaves_the_device_once_a_batch(
     samples = dataset.samples("plate")
     options = EvaluationOptions(batch_size=4)
 
-    def predicted(used: ClipEncoder, kept: FeatureStore | None) -> np.ndarray:
+    def evaluated(used: ClipEncoder, kept: FeatureStore | None) -> Sequence[ImageResult]:
         evaluator = Evaluator(FeatureSource(dataset, used, kept), load_method(name, used).method, options)
         for _ in range(2):  # the second time out of the store
             device.read_back.clear()
-            found = evaluator.predict("plate", samples)
-        return evaluator.measure("plate", samples, found).result.images
+            found = evaluator.evaluate("plate", samples)
+        return found.result.images
 
-    right = predicted(encoder(), None)
-    ours = predicted(encoder_there, store)
+    right = evaluated(encoder(), None)
+    ours = evaluated(encoder_there, store)
     assert [image.image_id for image in ours] == [image.image_id for image in right]
     np.testing.assert_allclose([image.score for image in ours], [image.score for image in right], atol=TOLERANCE)
     # To name what a method derived takes a copy for each of the 6 pairs.
@@ -298,17 +299,16 @@ def test_features_lie_on_the_device_wherever_they_come_from(
     samples = dataset.samples("plate")[:3]
     request = FeatureRequest(taps=(Tap(2), Tap(-1, projected=True)), windows=(2,), views=(0, 3, 17), pixels=True)
     for _ in range(2):
-        (found,) = source.batches("plate", [samples], request)
-        assert_features_lie_there(found.features)
-        assert found.features.encode is not None
+        (found,) = source.category("plate", samples, request).batches([samples])
+        assert_features_lie_there(found)
+        assert found.encode is not None
         for _ in range(2):
-            derived = found.features.encode(found.features.pixels * 0.5, FeatureRequest(taps=(Tap(2),)))
+            derived = found.encode(found.pixels * 0.5, FeatureRequest(taps=(Tap(2),)))
             assert_features_lie_there(derived)
         assert_features_lie_there(source.references("plate", samples, FeatureRequest(taps=(Tap(2),))))
 
 
-def assert_features_lie_there(batch: FeatureBatch | None) -> None:
-    assert batch is not None
+def assert_features_lie_there(batch: FeatureBatch) -> None:
     parts = [batch.class_tokens, *batch.tokens.values(), *batch.windows.values(), *batch.views.values()]
     for part in parts if batch.pixels is None else [*parts, batch.pixels]:
         assert isinstance(part, Pretended)

@@ -48,21 +48,19 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stored_features_are_the_encoders(kind: str, tmp_path: Path, photo_folder: Path, encoded: list[int]) -> None:
     dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
     samples = dataset.samples("plate")
-    (direct,) = FeatureSource(dataset, encoder).batches("plate", [samples], REQUEST)
+    (direct,) = FeatureSource(dataset, encoder).category("plate", samples, REQUEST).batches([samples])
     encoded.clear()
     store = MemoryStore(1.0) if kind == "memory" else DiskStore(tmp_path / "store", 1.0)
     for _ in range(2):
         source = FeatureSource(dataset, encoder, store)
-        batches = list(source.batches("plate", [samples[5:], samples[:5]], REQUEST))
-        found = [batch.features for batch in batches if batch.features is not None]
+        found = list(source.category("plate", samples, REQUEST).batches([samples[5:], samples[:5]]))
         assert [batch.image_ids for batch in found] == [
             tuple(sample.image_id for sample in part) for part in (samples[5:], samples[:5])
         ]
-        assert direct.features is not None
-        for tap, tokens in direct.features.tokens.items():
+        for tap, tokens in direct.tokens.items():
             torch.testing.assert_close(torch.cat([found[1].tokens[tap], found[0].tokens[tap]]), tokens)
-        torch.testing.assert_close(found[0].windows[2], direct.features.windows[2][5:])
-        torch.testing.assert_close(found[1].views[5], direct.features.views[5][:5])
+        torch.testing.assert_close(found[0].windows[2], direct.windows[2][5:])
+        torch.testing.assert_close(found[1].views[5], direct.views[5][:5])
         torch.testing.assert_close(found[1].views[0], found[1].class_tokens)
     assert sum(encoded) == len(samples) <= GROUP
 
@@ -70,10 +68,10 @@ def test_stored_features_are_the_encoders(kind: str, tmp_path: Path, photo_folde
 def test_more_is_asked_later(tmp_path: Path, photo_folder: Path, encoded: list[int]) -> None:
     dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
     samples, source = dataset.samples("plate"), FeatureSource(dataset, encoder, DiskStore(tmp_path / "store", 1.0))
-    list(source.batches("plate", [samples], FeatureRequest(taps=(Tap(2),)), FeatureRequest(windows=(3,))))
-    list(source.batches("plate", [samples], FeatureRequest(windows=(3,))))
+    source.category("plate", samples, FeatureRequest(taps=(Tap(2),)), FeatureRequest(windows=(3,)))
+    source.category("plate", samples, FeatureRequest(windows=(3,)))
     assert sum(encoded) == 12
-    list(source.batches("plate", [samples], FeatureRequest(taps=(Tap(1),))))
+    source.category("plate", samples, FeatureRequest(taps=(Tap(1),)))
     assert sum(encoded) == 24
 
 
@@ -84,8 +82,8 @@ def test_a_store_that_is_too_small_only_costs_time(
         save_image(photo_folder / "plate" / "test" / "good" / f"{index:03}.png", np.full((9, 9, 3), index, np.uint8))
     dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
     samples, source = dataset.samples("plate"), FeatureSource(dataset, encoder, DiskStore(tmp_path / "store", 1e-9))
-    batches = list(source.batches("plate", [samples[:30], samples[30:]], FeatureRequest(taps=(Tap(2),))))
-    assert sum(len(batch.features) for batch in batches if batch.features is not None) == len(samples)
+    found = source.category("plate", samples, FeatureRequest(taps=(Tap(2),)))
+    assert sum(len(batch) for batch in found.batches([samples[:30], samples[30:]])) == len(samples)
     assert capsys.readouterr().err.count("features.max_gb") == 1
 
 
@@ -93,14 +91,16 @@ def test_unreadable_images_are_counted_every_time(tmp_path: Path, photo_folder: 
     broken = next((photo_folder / "plate" / "test" / "good").iterdir())
     broken.write_bytes(broken.read_bytes()[:60])
     dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
-    samples, store = dataset.samples("plate"), DiskStore(tmp_path / "store", 1.0)
-    for request in (FeatureRequest(), FeatureRequest(), FeatureRequest(pixels=True)):
-        source = FeatureSource(dataset, encoder, store, skip_unreadable=True)
-        batches = list(source.batches("plate", [samples[:6], samples[6:]], request))
-        assert sum(len(batch.samples) for batch in batches) == 11
-        assert [broken.name in str(error) for batch in batches for error in batch.unreadable] == [True]
-    with pytest.raises(UserError, match=broken.name):
-        list(FeatureSource(dataset, encoder, store).batches("plate", [samples], FeatureRequest()))
+    samples = dataset.samples("plate")
+    for store in (DiskStore(tmp_path / "store", 1.0), None):
+        for request in (FeatureRequest(), FeatureRequest(), FeatureRequest(pixels=True)):
+            source = FeatureSource(dataset, encoder, store, skip_unreadable=True)
+            found = source.category("plate", samples, request)
+            assert [broken.name in str(error) for error in found.unreadable.values()] == [True]
+            readable = [sample for sample in samples if sample.image_id not in found.unreadable]
+            assert [len(batch) for batch in found.batches([readable[:6], readable[6:]])] == [6, 5]
+        with pytest.raises(UserError, match=broken.name):
+            list(FeatureSource(dataset, encoder, store).category("plate", samples, FeatureRequest()).batches([samples]))
 
 
 def test_derived_images_are_known_again(tmp_path: Path, photo_folder: Path, encoded: list[int]) -> None:
@@ -108,11 +108,11 @@ def test_derived_images_are_known_again(tmp_path: Path, photo_folder: Path, enco
     samples, store = dataset.samples("plate"), DiskStore(tmp_path / "store", 1.0)
     results = []
     for _ in range(2):
-        (batch,) = FeatureSource(dataset, encoder, store).batches("plate", [samples[:3]], FeatureRequest(pixels=True))
-        assert batch.features is not None
-        assert batch.features.pixels is not None
-        assert batch.features.encode is not None
-        results.append(batch.features.encode(batch.features.pixels.flip(-1), REQUEST).tokens)
+        source = FeatureSource(dataset, encoder, store)
+        (batch,) = source.category("plate", samples[:3], FeatureRequest(pixels=True)).batches([samples[:3]])
+        assert batch.pixels is not None
+        assert batch.encode is not None
+        results.append(batch.encode(batch.pixels.flip(-1), REQUEST).tokens)
     assert sum(encoded) == 6
     for tap, tokens in results[0].items():
         assert torch.equal(tokens, results[1][tap])

@@ -72,36 +72,6 @@ def test_order_within_the_batch_does_not_matter(tiny: BoundMethod, pixels: torch
     assert_same(shuffled, Prediction(straight.scores[order], straight.maps[order]))
 
 
-def test_short_batch_borrows_references_only(tiny: BoundMethod, pixels: torch.Tensor) -> None:
-    borrowing, as_is = tiny, variant(tiny, short_batch="as_is")
-    predictions = []
-    for bound in (borrowing, as_is):
-        method = start(bound)
-        method.predict(encode(bound, pixels[:6]))
-        predictions.append(method.predict(encode(bound, pixels[6:], first=6)))
-    assert len(predictions[0].scores) == 2
-    assert (predictions[0].maps - predictions[1].maps).abs().max() > 1e-6
-    method = start(borrowing)
-    alone = method.predict(encode(borrowing, pixels[6:], first=6))
-    assert_same(alone, predictions[1])  # nothing to borrow from
-
-
-def test_borrowed_images_are_those_of_a_full_batch(tiny: BoundMethod, pixels: torch.Tensor) -> None:
-    """6 images, then 2 that borrow 4 of them: as the 2 in a batch with those 4, in whatever order the 6 came."""
-    results = []
-    for order in (torch.arange(6), torch.tensor([3, 1, 5, 0, 4, 2])):
-        method = start(tiny)
-        first = encode(tiny, pixels[:6])
-        names = [first.image_ids[index] for index in order]
-        method.predict(tiny.encoder.encode(pixels[:6][order], method.request(), names))
-        second = encode(tiny, pixels[6:], first=6)
-        joined = method.with_references(second)
-        assert len(joined) == 6
-        assert set(joined.image_ids[2:]) <= set(first.image_ids)
-        results.append(method.predict(second))
-    assert_same(results[1], results[0])
-
-
 def test_preparing_forgets_the_category_before(tiny: BoundMethod, pixels: torch.Tensor) -> None:
     method = start(tiny)
     fresh = method.predict(encode(tiny, pixels[:3]))
@@ -228,7 +198,6 @@ def test_class_weight_changes_scores_only(tiny: BoundMethod, pixels: torch.Tenso
         ("class_weight", -1.0),
         ("scale", 0.0),
         ("sigma", -1.0),
-        ("short_batch", "drop"),
     ],
 )
 def test_bad_settings_are_one_line(tiny_encoder: ClipEncoder, key: str, value: object) -> None:

@@ -31,40 +31,17 @@ def test_unclear_shards_are_one_line(text: str) -> None:
         Shard.parse(text)
 
 
-@pytest.mark.parametrize(("batches", "count"), [(7, 3), (2, 5), (1, 1), (16, 16)])
-def test_shards_hold_every_batch_once(batches: int, count: int) -> None:
+@pytest.mark.parametrize(("categories", "count"), [(7, 3), (2, 5), (1, 1), (16, 16)])
+def test_shards_hold_every_category_once(categories: int, count: int) -> None:
     shards = [Shard.parse(f"{index}/{count}") for index in range(1, count + 1)]
-    assert [number for shard in shards for number in shard.batches(batches)] == list(range(batches))
-    names = [f"c{index}" for index in range(batches)]
+    names = [f"c{index}" for index in range(categories)]
     assert sorted(name for shard in shards for name in shard.categories(names)) == sorted(names)
 
 
-@pytest.mark.parametrize(
-    ("method", "by"), [("winclip", "category"), ("fiseclip", "image"), ("clip_ad_transductive", "image")]
-)
-def test_parts_give_the_bytes_of_one_run(photos: Path, by: str, method: str) -> None:
+@pytest.mark.parametrize("method", ["winclip", "fiseclip", "clip_ad_transductive"])
+def test_parts_give_the_bytes_of_one_run(photos: Path, method: str) -> None:
     job = (f"method={method}", "batch_size=5", "maps=none")
     assert run(photos, "whole", *job) == 0
     for part in ("3/3", "1/3", "1/3", "2/3"):
-        assert run(photos, "parts", *job, f"shard={part}", f"shard_by={by}") == 0
+        assert run(photos, "parts", *job, f"shard={part}") == 0
     assert comparable_tables(Path("results/parts")) == comparable_tables(Path("results/whole"))
-    assert not list(Path("results/parts").rglob("*-of-*"))
-
-
-def test_missing_and_damaged_parts_are_computed_again(photos: Path) -> None:
-    job = ("method=fiseclip", "batch_size=5", "maps=none", "shard_by=image")
-    assert run(photos, "whole", *job) == 0
-    assert run(photos, "parts", *job, "shard=1/2") == 0
-    assert not list(Path("results/parts").rglob("categories/*.json"))
-    (part,) = Path("results/parts").rglob("plate/0001-of-0002.npz")
-    part.write_bytes(part.read_bytes()[:50])
-    assert run(photos, "parts", *job, "shard=2/2") == 0
-    assert {path.stem for path in Path("results/parts").rglob("categories/*.json")} == {"bolt"}
-    assert run(photos, "parts", *job, "shard=1/2") == 0
-    assert comparable_tables(Path("results/parts")) == comparable_tables(Path("results/whole"))
-
-
-def test_methods_that_remember_all_images_cannot_be_cut(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quirky = ("method=anoclip_tta", "method.reference_quirks=true", "method.views=identity", "maps=none")
-    assert run(photos, "run", *quirky, "shard=1/2", "shard_by=image") == 2
-    assert "shard_by=category" in capsys.readouterr().err

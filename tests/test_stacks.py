@@ -15,7 +15,7 @@ from zsad_bench.bootstrap import pixel_counts, resample_weights
 from zsad_bench.evaluation import Masks, evaluate_pixels
 from zsad_bench.maps import quantiles
 from zsad_bench.samples import Sample
-from zsad_bench.stacks import Stack, load_stack, save_arrays
+from zsad_bench.stacks import Stack, save_arrays
 from zsad_bench.summaries import summarise
 
 
@@ -80,9 +80,6 @@ def test_npz_files_are_those_of_numpy(maps, tmp_path):
     with np.load(path) as content:
         assert np.array_equal(content["maps"], maps)
         assert content["names"].tolist() == ["a", "b"]
-    assert np.array_equal(np.stack(load_stack(path, "maps", np.float32)[:]), maps)
-    with pytest.raises(ValueError, match="maps holds float32"):
-        load_stack(path, "maps", np.uint8)
 
 
 def test_masks_come_back_with_unknown_and_empty_ones(maps):

@@ -113,15 +113,22 @@ def load_dataset(name: str, **overrides: Value) -> Dataset:
 
 
 def evaluate(
-    method: BoundMethod, dataset: Dataset, batch_size: int | str = 8, seed: int = 0, sweep200: bool = False
+    method: BoundMethod,
+    dataset: Dataset,
+    batch_size: int | str = 8,
+    seed: int = 0,
+    sweep200: bool = False,
+    last_batch: str = "fill",
 ) -> list[CategoryResult]:
     """Evaluate a method on all selected categories of a dataset, in memory; nothing is written.
+
+    The arguments are those of ``conf/config.yaml``. The method itself is left as it is.
 
     Returns:
         One result per category, with metrics (fractions) and the score of every image.
     """
     source = FeatureSource(dataset, method.encoder)
-    evaluator = Evaluator(source, method.method, EvaluationOptions(batch_size, seed, sweep200=sweep200))
+    evaluator = Evaluator(source, method.method, EvaluationOptions(batch_size, last_batch, seed, sweep200=sweep200))
     return [evaluator.evaluate(category, dataset.samples(category)).result for category in dataset.categories]
 
 

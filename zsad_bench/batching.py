@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zsad_bench.data import Dataset, Sample, UnreadableImage
 from zsad_bench.errors import UserError
 from zsad_bench.preprocess import Geometry, image_to_array
+from zsad_bench.seeds import named_seed
 
 LOADER_THREADS = 2
 
@@ -44,39 +45,91 @@ def choose_references(dataset: Dataset, category: str, k_shot: int, seed: int) -
     return [normal[index] for index in order[:k_shot]]
 
 
+def category_references(dataset: Dataset, category: str, k_shot: int, seed: int) -> list[Sample]:
+    """The references of a category in a job with this seed, see :func:`choose_references`; none for ``k_shot`` 0."""
+    if not k_shot:
+        return []
+    return choose_references(dataset, category, k_shot, named_seed(seed, dataset.name, category, "references"))
+
+
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[index] for index in np.linspace(0, len(samples) - 1, count).round().astype(int)] if count else []
 
 
-def compose_batches(samples: Sequence[Sample], batch_size: int | str, seed: int) -> list[list[Sample]]:
-    """Batches of one category, in a random order drawn from ``seed``.
+@dataclass(frozen=True)
+class Batch:
+    """Images that a method sees together.
+
+    Attributes:
+        samples: all of them.
+        n_new: the first so many are scored here; the others fill the batch, were scored in an earlier one, and their
+            second prediction is dropped.
+    """
+
+    samples: tuple[Sample, ...]
+    n_new: int
+
+    @property
+    def new(self) -> tuple[Sample, ...]:
+        """The images that are scored here."""
+        return self.samples[: self.n_new]
+
+
+def shuffled(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """The images of a category in a random order drawn from ``seed``.
 
     On disk images are sorted by defect type: without shuffling a batch would hold normal images only, or one kind of
-    defect only, and methods that compare the images of a batch would be judged on that accident. The last batch may be
-    smaller. ``all`` makes one batch.
+    defect only, and methods that compare the images of a batch would be judged on that accident.
     """
-    order = np.random.default_rng(seed).permutation(len(samples))
-    size = len(samples) if batch_size == "all" else int(batch_size)
-    shuffled = [samples[index] for index in order]
-    return [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+    return [samples[index] for index in np.random.default_rng(seed).permutation(len(samples))]
+
+
+def compose_batches(
+    order: Sequence[Sample], batch_size: int | str, seed: int, last_batch: str = "fill"
+) -> list[Batch]:
+    """Batches of one category: consecutive runs of its shuffled images.
+
+    Every batch has exactly ``batch_size`` images, so that every image is judged together with equally many others. What
+    happens to a short last batch says ``last_batch``: ``fill`` adds images of earlier batches, ``keep`` leaves it
+    short, ``drop`` leaves its images out. A category with fewer images than ``batch_size`` is one batch.
+
+    Args:
+        order: the images of the category that can be read, see :func:`shuffled`.
+        batch_size: images of a batch, or ``all``.
+        seed: draws what fills the last batch, without replacement.
+        last_batch: ``fill``, ``keep`` or ``drop``.
+
+    Returns:
+        Batches in order; none without images, or if ``drop`` leaves nothing.
+    """
+    size = len(order) if batch_size == "all" else int(batch_size)
+    runs = [tuple(order[start : start + size]) for start in range(0, len(order), max(size, 1))]
+    missing = size - len(runs[-1]) if runs else 0
+    batches = [Batch(run, len(run)) for run in runs]
+    if not missing or last_batch == "keep":
+        return batches
+    if last_batch == "drop":
+        return batches[:-1]
+    earlier = order[: len(order) - len(runs[-1])]
+    drawn = np.random.default_rng(seed).permutation(len(earlier))[:missing]
+    return [*batches[:-1], Batch(runs[-1] + tuple(earlier[index] for index in drawn), len(runs[-1]))]
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """Images of one batch as (B, S, S, 3) uint8; unreadable ones are left out and counted."""
+    """Images of one batch as (B, S, S, 3) uint8."""
 
     samples: tuple[Sample, ...]
     pixels: NDArray[np.uint8]
-    unreadable: tuple[UnreadableImage, ...]
 
 
 def load_batches(
-    dataset: Dataset, batches: Sequence[Sequence[Sample]], geometry: Geometry, skip_unreadable: bool
+    dataset: Dataset, batches: Sequence[Sequence[Sample]], geometry: Geometry
 ) -> Iterator[LoadedBatch]:
     """Read and resize batch after batch, one batch ahead of the consumer, in order.
 
     Raises:
-        UnreadableImage: unless ``skip_unreadable``; names the file.
+        UnreadableImage: names the file.
     """
 
     def read(sample: Sample) -> NDArray[np.uint8]:
@@ -91,21 +144,23 @@ def load_batches(
                 current = pending
                 following = batches[position + 1] if position + 1 < len(batches) else ()
                 pending = [pool.submit(read, sample) for sample in following]
-                yield _gather(batch, current, skip_unreadable)
+                arrays = [future.result() for future in current]
+                yield LoadedBatch(tuple(batch), np.stack(arrays) if arrays else np.empty((0, 0, 0, 3), np.uint8))
         finally:
             for future in pending:
                 future.cancel()
 
 
-def _gather(batch: Sequence[Sample], futures: list[Future[NDArray[np.uint8]]], skip_unreadable: bool) -> LoadedBatch:
-    kept, arrays, unreadable = [], [], []
-    for sample, future in zip(batch, futures, strict=True):
+def unreadable_images(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry) -> dict[str, UnreadableImage]:
+    """What is wrong with each of these images that cannot be read, by image id; every image is decoded once."""
+
+    def check(sample: Sample) -> UnreadableImage | None:
         try:
-            arrays.append(future.result())
-            kept.append(sample)
+            dataset.read_image(sample, geometry.size)
         except UnreadableImage as error:
-            if not skip_unreadable:
-                raise
-            unreadable.append(error)
-    pixels = np.stack(arrays) if arrays else np.empty((0, 0, 0, 3), np.uint8)
-    return LoadedBatch(tuple(kept), pixels, tuple(unreadable))
+            return error
+        return None
+
+    with ThreadPoolExecutor(LOADER_THREADS) as pool:
+        found = zip(samples, pool.map(check, samples), strict=True)
+        return {sample.image_id: error for sample, error in found if error is not None}

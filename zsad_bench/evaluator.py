@@ -6,21 +6,24 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from zsad_bench import console
-from zsad_bench.batching import choose_references, compose_batches
-from zsad_bench.data import Sample
+from zsad_bench.batching import Batch, category_references, compose_batches, shuffled
+from zsad_bench.data import Sample, UnreadableImage
 from zsad_bench.encoder import Encoder
+from zsad_bench.engine.identity import fingerprint
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
-from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.evaluation import evaluate_images, evaluate_pixels, read_masks
 from zsad_bench.feature_source import FeatureSource
-from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.features import FeatureRequest
 from zsad_bench.labels import dataset_label
 from zsad_bench.listener import Listener
 from zsad_bench.maps import resize_maps
@@ -29,8 +32,7 @@ from zsad_bench.preprocess import Geometry
 from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.seeds import named_seed
-from zsad_bench.sharding import Predicted, Shard
-from zsad_bench.stacks import Stack
+from zsad_bench.stacks import ReadOnDemand, Stack
 from zsad_bench.summaries import PixelSummary, summarise
 
 
@@ -39,6 +41,7 @@ class EvaluationOptions:
     """The protocol's variables, as in ``conf/config.yaml``."""
 
     batch_size: int | str = 8
+    last_batch: str = "fill"
     seed: int = 0
     evaluation_size: int | None = None
     sweep200: bool = False
@@ -52,6 +55,38 @@ class CategoryOutput:
     samples: list[Sample]
     maps: Stack[np.float32]
     summary: PixelSummary | None = None
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Predictions of the batches of a category, without second predictions of images that filled a batch."""
+
+    batches: list[Batch]
+    scores: NDArray[np.float32]
+    maps: Stack[np.float32]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The images in the order of scores and maps."""
+        return [sample for batch in self.batches for sample in batch.new]
+
+
+class _Predictions(ReadOnDemand[Prediction]):
+    """One prediction a batch, on the CPU; its maps may lie on disk."""
+
+    def __init__(self, predicted: _Predicted) -> None:
+        self._predicted = predicted
+        self._ends = np.cumsum([batch.n_new for batch in predicted.batches]).tolist()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def read(self, position: int) -> Prediction:
+        """The prediction of one batch."""
+        stop = self._ends[position]
+        batch = slice(stop - self._predicted.batches[position].n_new, stop)
+        maps = np.stack(self._predicted.maps[batch])
+        return Prediction(torch.from_numpy(self._predicted.scores[batch]), torch.from_numpy(maps))
 
 
 @dataclass
@@ -88,12 +123,13 @@ class Evaluator:
         wanted: FeatureRequest | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.source, self.method, self.options, self.wanted, self.folder = source, method, options, wanted, folder
+        # A copy: the caller's method keeps the encoder and the seed that it was attached to.
+        self.source, self.method, self.options, self.wanted, self.folder = source, copy(method), options, wanted, folder
         self.dataset, self.encoder = source.dataset, source.encoder
         self.ensemble = load_ensemble(method.prompts) if method.prompts else None
-        method.attach(self.encoder.spec, options.seed)
-        method.variant_on(dataset_label(self.dataset), self.dataset.categories)
-        self.request = method.request()
+        self.method.attach(self.encoder.spec, options.seed)
+        self.method.variant_on(dataset_label(self.dataset), self.dataset.categories)
+        self.request = self.method.request()
         if self.ensemble is not None:
             warn_unknown_states(self.encoder, self.ensemble)
 
@@ -109,98 +145,82 @@ class Evaluator:
         Args:
             category: of all the samples.
             samples: its images.
-            advance: hears how many images each predicted batch had.
+            advance: hears how many more images are done.
             listener: hears how encoding goes on.
 
         Raises:
-            UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite.
+            UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite, or no
+                image that could be scored.
         """
-        return self.measure(category, samples, self.predict(category, samples, None, advance, listener))
-
-    def predict(
-        self,
-        category: str,
-        samples: Sequence[Sample],
-        shard: Shard | None = None,
-        advance: Callable[[int], None] = lambda _: None,
-        listener: Listener | None = None,
-    ) -> Predicted:
-        """Predictions of all batches of a category, or of those of a shard; see :meth:`evaluate`."""
+        references = category_references(self.dataset, category, self.method.k_shot, self.options.seed)
+        read = fingerprint(samples, references)
         watch = _Stopwatch()
         with watch.time("text"):
             self.method.prepare(self._text(category))
         if self.method.k_shot:
             with watch.time("encode"):
-                self.method.take_references(self._references(category))
-        batches = self._compose(category, samples)
-        mine = range(len(batches)) if shard is None else shard.batches(len(batches))
-        # Batches before the first one of a shard are predicted only for what the method remembers of them.
-        start = max(0, mine.start - self._lookback(shard))
-        chosen = batches[start : mine.stop] if mine else []
-        done: list[str] = []
-        unreadable: list[str] = []
-        scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
-        maps = Stack(np.float32, self.folder)
-        numbers: list[int] = []
+                self.method.take_references(self.source.references(category, references, self.request))
         timed = replace(listener or Listener(), time=watch.time)
-        found = self.source.batches(category, chosen, self.request, self.wanted, timed, samples)
-        for number, batch in enumerate(found, start=start):
-            prediction = None
-            if batch.features is not None:
-                with watch.time("score"):
-                    prediction = self.method.predict(batch.features)
-            if number not in mine:
-                continue
-            unreadable += map(str, batch.unreadable)
-            if prediction is not None:
-                done += [sample.image_id for sample in batch.samples]
-                scores.append(self._keep(category, prediction, maps))
-                numbers.append(number)
-            advance(len(batch.samples) + len(batch.unreadable))
-        sizes = tuple(map(len, scores[1:]))
-        joined = np.concatenate(scores)
-        return Predicted(tuple(done), joined, maps, sizes, tuple(numbers), tuple(unreadable), watch.seconds)
-
-    def measure(self, category: str, samples: Sequence[Sample], predicted: Predicted) -> CategoryOutput:
-        """Metrics of the predictions of a whole category; see :meth:`evaluate`."""
-        if not predicted.image_ids:
-            raise UserError(
-                f"{self.dataset.name}/{category}: no image could be read; the first: {predicted.unreadable[0]}"
-            )
-        by_id = {sample.image_id: sample for sample in samples}
-        done = [by_id[name] for name in predicted.image_ids]
-        batches = np.repeat(predicted.numbers, predicted.sizes).tolist()
-        watch = _Stopwatch(dict(predicted.seconds))
+        features = self.source.category(category, samples, self.request, self.wanted, timed)
+        advance(len(features.unreadable))
+        readable = [sample for sample in samples if sample.image_id not in features.unreadable]
+        batches = self._compose(category, readable, next(iter(features.unreadable.values()), None))
+        scores: list[NDArray[np.float32]] = []
+        maps = Stack(np.float32, self.folder)
+        found = features.batches([batch.samples for batch in batches])
+        for batch, own in zip(batches, found, strict=True):
+            with watch.time("score"):
+                prediction = self.method.predict(own)
+            scores.append(self._keep(category, prediction, maps, batch.n_new))
+            advance(batch.n_new)
+        predicted = _Predicted(batches, np.concatenate(scores), maps)
         with watch.time("score"):
-            scores, maps = self._finish(category, predicted)
+            final_scores, final_maps = self._finish(category, predicted)
         with watch.time("metrics"):
-            metrics, notes, summary = self._measure(done, scores, maps)
+            metrics, notes, summary = self._measure(predicted.samples, final_scores, final_maps)
+        left_out = [f"left out: {error}" for error in features.unreadable.values()]
+        notes = [*left_out, *self._batch_notes(batches, len(readable)), *notes]
         images = [
-            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number)
-            for sample, score, number in zip(done, scores, batches, strict=True)
+            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number, sample.group)
+            for sample, score, number in zip(predicted.samples, final_scores, _numbers(batches), strict=True)
         ]
         result = CategoryResult(
             category=category,
-            n_images=len(done),
-            n_anomalous=sum(sample.label == 1 for sample in done),
-            n_skipped=len(predicted.unreadable),
+            n_images=len(images),
+            n_anomalous=sum(sample.label == 1 for sample in predicted.samples),
+            n_skipped=len(samples) - len(images),
             metrics=metrics,
-            notes="; ".join([f"left out: {error}" for error in predicted.unreadable] + notes),
-            fingerprint=fingerprint(samples),
+            notes="; ".join(notes),
+            fingerprint=read,
             images=tuple(sorted(images, key=lambda image: image.image_id)),
-            timing=self._timing(watch, len(done)),
+            filled_with=tuple(sample.image_id for sample in batches[-1].samples[batches[-1].n_new :]),
+            timing=self._timing(watch, len(images)),
         )
-        return CategoryOutput(result, done, maps, summary)
+        return CategoryOutput(result, predicted.samples, final_maps, summary)
 
-    def _lookback(self, shard: Shard | None) -> int:
-        if shard is None:
-            return 0
-        if self.method.lookback is None:
+    def _compose(self, category: str, readable: Sequence[Sample], error: UnreadableImage | None) -> list[Batch]:
+        """The batches of a category; raises UserError if there is none."""
+        options, name = self.options, self.dataset.name
+        order = shuffled(readable, named_seed(options.seed, name, category))
+        fill = named_seed(options.seed, name, category, "last batch")
+        batches = compose_batches(order, options.batch_size, fill, options.last_batch)
+        if not batches and error is not None and not readable:
+            raise UserError(f"{name}/{category}: no image could be read; the first: {error}")
+        if not batches:
             raise UserError(
-                f"shard={shard.index}/{shard.count}: with these settings, predictions of {self.method.name} depend on "
-                "all batches before them; use shard_by=category"
+                f"{name}/{category}: {len(readable)} images are fewer than batch_size={options.batch_size}, and "
+                "last_batch=drop leaves none; use a smaller batch_size, or last_batch=fill"
             )
-        return self.method.lookback
+        return batches
+
+    def _batch_notes(self, batches: Sequence[Batch], n_readable: int) -> list[str]:
+        """What a row must say of images without a batch, and of batches that are smaller than its batch size."""
+        wanted, size = self.options.batch_size, len(batches[0].samples)
+        dropped = n_readable - sum(batch.n_new for batch in batches)
+        notes = [f"last_batch=drop: {dropped} images left out"] if dropped else []
+        if wanted != "all" and size < int(wanted):
+            notes.append(f"batch of {size}: the category has fewer images than batch_size={wanted}")
+        return notes
 
     def _text(self, category: str) -> TextFeatures | None:
         if self.ensemble is None:
@@ -209,26 +229,23 @@ class Evaluator:
         name = self.dataset.class_name(category) if readable else category
         return self.encoder.texts.features(self.ensemble, name, self.dataset.is_texture(category))
 
-    def _references(self, category: str) -> FeatureBatch:
-        seed = named_seed(self.options.seed, self.dataset.name, category, "references")
-        chosen = choose_references(self.dataset, category, self.method.k_shot, seed)
-        return self.source.references(category, chosen, self.request)
-
-    def _compose(self, category: str, samples: Sequence[Sample]) -> list[list[Sample]]:
-        seed = named_seed(self.options.seed, self.dataset.name, category)
-        return compose_batches(samples, self.options.batch_size, seed)
-
-    def _finish(self, category: str, predicted: Predicted) -> tuple[NDArray[np.float32], Stack[np.float32]]:
-        predictions = predicted.predictions
+    def _finish(self, category: str, predicted: _Predicted) -> tuple[NDArray[np.float32], Stack[np.float32]]:
+        predictions = _Predictions(predicted)
         final = self.method.finalize(predictions)
         if final is predictions:
             return predicted.scores, predicted.maps
         maps = Stack(np.float32, self.folder)
         return np.concatenate([self._keep(category, prediction, maps) for prediction in final]), maps
 
-    def _keep(self, category: str, prediction: Prediction, maps: Stack[np.float32]) -> NDArray[np.float32]:
-        """Add a prediction's maps to ``maps``; its scores (B,). Here, and only here, results leave the device."""
-        scores, fresh = prediction.scores.float().cpu().numpy(), prediction.maps.float().cpu().numpy()
+    def _keep(
+        self, category: str, prediction: Prediction, maps: Stack[np.float32], count: int | None = None
+    ) -> NDArray[np.float32]:
+        """Add the maps of the first ``count`` images (all by default) to ``maps``; their scores (count,).
+
+        Here, and only here, results leave the device.
+        """
+        scores = prediction.scores[:count].float().cpu().numpy()
+        fresh = prediction.maps[:count].float().cpu().numpy()
         if not np.isfinite(scores).all() or not np.isfinite(fresh).all():
             raise UserError(
                 f"{self.dataset.name}/{category}: method {self.method.name} gave scores or maps that are not finite; "
@@ -259,6 +276,11 @@ class Evaluator:
             **facts(self.encoder.device),
         }
         return {**seconds, "images_per_second": round(speed, 3), **machine}
+
+
+def _numbers(batches: Sequence[Batch]) -> list[int]:
+    """The number of its batch for each image, in the order of scores."""
+    return [number for number, batch in enumerate(batches) for _ in batch.new]
 
 
 def warn_unknown_states(encoder: Encoder, ensemble: PromptEnsemble) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from zsad_bench import console
-from zsad_bench.batching import LOADER_THREADS, LoadedBatch, load_batches
+from zsad_bench.batching import LOADER_THREADS, load_batches, unreadable_images
 from zsad_bench.data import Dataset, Sample, UnreadableImage
 from zsad_bench.encoder import Encoder
 from zsad_bench.errors import UserError
@@ -35,13 +36,23 @@ _WAIT_SECONDS = 0.05
 _DERIVED = "derived"
 
 
-@dataclass(frozen=True)
-class SourceBatch:
-    """Features of the readable images of one batch (None if there is none), and the images that could not be read."""
+class CategoryFeatures(ABC):
+    """The features of one category's images, batch after batch.
 
-    samples: tuple[Sample, ...]
-    features: FeatureBatch | None
-    unreadable: tuple[UnreadableImage, ...]
+    Attributes:
+        unreadable: what is wrong with each image that is left out, by image id.
+    """
+
+    unreadable: dict[str, UnreadableImage]
+
+    @abstractmethod
+    def batches(self, batches: Sequence[Sequence[Sample]]) -> Iterator[FeatureBatch]:
+        """The features of batch after batch of readable images, on the encoder's device wherever they come from.
+
+        Raises:
+            UnreadableImage: an image that can no longer be read; names the file.
+            UserError: encoding is not allowed and features are missing, or the store cannot be written.
+        """
 
 
 class FeatureSource:
@@ -68,24 +79,22 @@ class FeatureSource:
         self.skip_unreadable, self.may_encode = skip_unreadable, may_encode
         self._crowded = False
 
-    def batches(
+    def category(
         self,
         category: str,
-        batches: Sequence[Sequence[Sample]],
+        samples: Sequence[Sample],
         request: FeatureRequest,
         wanted: FeatureRequest | None = None,
         listener: Listener | None = None,
-        population: Sequence[Sample] | None = None,
-    ) -> Iterator[SourceBatch]:
-        """The features of batch after batch, on the encoder's device, wherever they come from.
+    ) -> CategoryFeatures:
+        """Make the features of a category available: with a store, what is missing in it is encoded now.
 
         Args:
             category: of all the samples.
-            batches: samples in the order in which the method sees them.
+            samples: all images of the category.
             request: what the method needs.
             wanted: what other methods will need of the same images; encoded in the same pass if there is one.
             listener: hears of progress and times.
-            population: all images of the category, if the batches hold only some of them.
 
         Raises:
             UnreadableImage: unless unreadable images are skipped; names the file.
@@ -93,43 +102,16 @@ class FeatureSource:
         """
         listener = listener or Listener()
         if self.store is None:
-            yield from self._encoded_batches(batches, request, listener)
-            return
-        work = _Category(self, self.store, category, listener)
-        needed = [sample for batch in batches for sample in batch]
-        work.ensure(needed, population or needed, request, wanted)
-        loader = self._load(batches) if request.pixels else None
-        for batch in batches:
-            loaded = next(loader) if loader is not None else None
-            yield work.gather(batch, request, loaded)
+            return _FreshFeatures(self, samples, request, listener)
+        found = _StoredFeatures(self, self.store, category, request, listener)
+        found.ensure(samples, wanted)
+        return found
 
     def references(self, category: str, samples: Sequence[Sample], request: FeatureRequest) -> FeatureBatch:
         """Features of normal reference images; all must be readable."""
-        (batch,) = FeatureSource(self.dataset, self.encoder, self.store, may_encode=self.may_encode).batches(
-            category, [samples], request
-        )
-        assert batch.features is not None
-        return batch.features
-
-    def _load(self, batches: Sequence[Sequence[Sample]]) -> Iterator[LoadedBatch]:
-        return load_batches(self.dataset, batches, self.encoder.geometry, self.skip_unreadable)
-
-    def _encoded_batches(
-        self, batches: Sequence[Sequence[Sample]], request: FeatureRequest, listener: Listener
-    ) -> Iterator[SourceBatch]:
-        self.require_encoding("features=off keeps no features")
-        loader = self._load(batches)
-        while True:
-            with listener.time("load"):
-                loaded = next(loader, None)
-            if loaded is None:
-                return
-            features = None
-            if loaded.samples:
-                with listener.time("encode"):
-                    names = [sample.image_id for sample in loaded.samples]
-                    features = self.encoder.encode(self.encoder.normalise(loaded.pixels), request, names)
-            yield SourceBatch(loaded.samples, features, loaded.unreadable)
+        strict = FeatureSource(self.dataset, self.encoder, self.store, may_encode=self.may_encode)
+        (batch,) = strict.category(category, samples, request).batches([samples])
+        return batch
 
     def require_encoding(self, reason: str) -> None:
         """Raise UserError if the encoder must not be used."""
@@ -137,16 +119,52 @@ class FeatureSource:
             raise UserError(f"overwrite=cached: {reason}; run without it to encode them")
 
 
-class _Category:
+class _FreshFeatures(CategoryFeatures):
+    """Features that are kept nowhere: every batch is read and encoded when its turn comes."""
+
+    def __init__(
+        self, source: FeatureSource, samples: Sequence[Sample], request: FeatureRequest, listener: Listener
+    ) -> None:
+        source.require_encoding("features=off keeps no features")
+        self.source, self.request, self.listener = source, request, listener
+        self.unreadable = {}
+        if source.skip_unreadable:
+            # Batches can only be composed once it is known which images there are, hence a decoding of its own.
+            with listener.time("load"):
+                self.unreadable = unreadable_images(source.dataset, samples, source.encoder.geometry)
+
+    def batches(self, batches: Sequence[Sequence[Sample]]) -> Iterator[FeatureBatch]:
+        """See :class:`CategoryFeatures`."""
+        encoder = self.source.encoder
+        loader = load_batches(self.source.dataset, batches, encoder.geometry)
+        while True:
+            with self.listener.time("load"):
+                loaded = next(loader, None)
+            if loaded is None:
+                return
+            with self.listener.time("encode"):
+                names = [sample.image_id for sample in loaded.samples]
+                features = encoder.encode(encoder.normalise(loaded.pixels), self.request, names)
+            yield features
+
+
+class _StoredFeatures(CategoryFeatures):
     """The features of one category, with a store."""
 
-    def __init__(self, source: FeatureSource, store: FeatureStore, category: str, listener: Listener) -> None:
+    def __init__(
+        self,
+        source: FeatureSource,
+        store: FeatureStore,
+        category: str,
+        request: FeatureRequest,
+        listener: Listener,
+    ) -> None:
         self.source, self.store, self.listener = source, store, listener
-        self.category = category
+        self.category, self.request = category, request
         encoder, dataset = source.encoder, source.dataset
         self.blocks = encoder.spec.n_blocks
         self.place = f"{encoder.plan.key}/{_safe(dataset.name)}/{_safe(category)}"
-        self.unreadable: dict[str, UnreadableImage] = {}
+        self.unreadable = {}
         self._loading: dict[str, Future[NDArray[np.uint8]]] = {}
 
     def key(self, sample: Sample) -> str:
@@ -162,19 +180,13 @@ class _Category:
             raise error
         self.unreadable[sample.image_id] = error
 
-    def ensure(
-        self,
-        needed: Sequence[Sample],
-        population: Sequence[Sample],
-        request: FeatureRequest,
-        wanted: FeatureRequest | None,
-    ) -> None:
+    def ensure(self, population: Sequence[Sample], wanted: FeatureRequest | None) -> None:
         """Encode what is missing, group by group; groups that another process works on are left to it."""
         samples = sorted(population, key=lambda sample: sample.image_id)
-        own = items_of(request, self.blocks)
+        own = items_of(self.request, self.blocks)
         every = own | (items_of(wanted, self.blocks) if wanted else {})
         keys = {sample.image_id: self.key(sample) for sample in samples}
-        missing = self.store.missing(self.place, [keys[sample.image_id] for sample in needed], own)
+        missing = self.store.missing(self.place, keys.values(), own)
         groups = [list(samples[start : start + GROUP]) for start in range(0, len(samples), GROUP)]
         todo = [group for group in groups if any(keys[sample.image_id] in missing for sample in group)]
         if not todo:
@@ -254,31 +266,25 @@ class _Category:
             self._refuse(sample, error)
             return None
 
-    def gather(self, batch: Sequence[Sample], request: FeatureRequest, loaded: LoadedBatch | None) -> SourceBatch:
-        """The features of one batch out of the store; what it no longer holds is encoded for this batch alone."""
-        if loaded is not None:
-            self.unreadable |= {
-                sample.image_id: error
-                for sample, error in zip([s for s in batch if s not in loaded.samples], loaded.unreadable, strict=True)
-            }
-        readable = tuple(sample for sample in batch if sample.image_id not in self.unreadable)
-        errors = tuple(self.unreadable[sample.image_id] for sample in batch if sample.image_id in self.unreadable)
-        if not readable:
-            return SourceBatch((), None, errors)
-        names = [sample.image_id for sample in readable]
+    def batches(self, batches: Sequence[Sequence[Sample]]) -> Iterator[FeatureBatch]:
+        """See :class:`CategoryFeatures`. What the store no longer holds is encoded for its batch alone."""
+        encoder = self.source.encoder
+        loader = load_batches(self.source.dataset, batches, encoder.geometry) if self.request.pixels else None
+        for batch in batches:
+            features = self._gather(batch)
+            if loader is not None:
+                pixels = encoder.normalise(next(loader).pixels).to(encoder.device)
+                features = replace(features, pixels=pixels, encode=self.encode_derived)
+            yield features
+
+    def _gather(self, batch: Sequence[Sample]) -> FeatureBatch:
         with self.listener.time("read"):
-            rows = self.store.get(
-                self.place, [self.key(sample) for sample in readable], list(items_of(request, self.blocks))
-            )
-        if any(row is None for row in rows):
-            features = self._encode_again(readable, request)
-        else:
-            found = [row for row in rows if row is not None]
-            features = self._assemble(found, request, names)
-        if loaded is not None:
-            pixels = self.source.encoder.normalise(loaded.pixels).to(self.source.encoder.device)
-            features = replace(features, pixels=pixels, encode=self.encode_derived)
-        return SourceBatch(readable, features, errors)
+            names = list(items_of(self.request, self.blocks))
+            rows = self.store.get(self.place, [self.key(sample) for sample in batch], names)
+        found = [row for row in rows if row is not None]
+        if len(found) < len(rows):
+            return self._encode_again(batch)
+        return self._assemble(found, self.request, [sample.image_id for sample in batch])
 
     def _assemble(
         self, rows: Sequence[Mapping[str, Tensor]], request: FeatureRequest, names: Sequence[str]
@@ -287,7 +293,7 @@ class _Category:
         encoder = self.source.encoder
         return assemble(stack(rows, encoder.device), request, encoder.spec, names)
 
-    def _encode_again(self, samples: Sequence[Sample], request: FeatureRequest) -> FeatureBatch:
+    def _encode_again(self, samples: Sequence[Sample]) -> FeatureBatch:
         self.source.require_encoding(f"{self.category}: stored features were damaged or removed")
         if not self.source._crowded:
             self.source._crowded = True
@@ -296,10 +302,10 @@ class _Category:
                 "features.max_gb is too small for one category, and images are encoded more than once"
             )
         with self.listener.time("load"):
-            (loaded,) = load_batches(self.source.dataset, [samples], self.source.encoder.geometry, False)
+            (loaded,) = load_batches(self.source.dataset, [samples], self.source.encoder.geometry)
         with self.listener.time("encode"):
             names = [sample.image_id for sample in samples]
-            return self.source.encoder.encode(self.source.encoder.normalise(loaded.pixels), request, names)
+            return self.source.encoder.encode(self.source.encoder.normalise(loaded.pixels), self.request, names)
 
     def encode_derived(self, pixels: Tensor, request: FeatureRequest) -> FeatureBatch:
         """Features of images that a method made (B, 3, S, S), known again by their pixels.

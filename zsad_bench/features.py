@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -154,6 +154,12 @@ class FeatureBatch:
             pixels=None if self.pixels is None else self.pixels.to(device),
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        parts = [self.class_tokens, *self.tokens.values(), *self.windows.values(), *self.views.values()]
+        return sum(part.nbytes for part in parts) + (0 if self.pixels is None else self.pixels.nbytes)
+
     def patches(self, tap: Tap) -> Tensor:
         """Patch tokens (B, N, C) of a requested tap; raises ValueError if the tap takes the class token only."""
         if tap.class_only:
@@ -164,18 +170,32 @@ class FeatureBatch:
         """Class-token row (B, C) of a requested tap."""
         return self.tokens[tap][:, 0]
 
+    def select(self, images: Sequence[int]) -> FeatureBatch:
+        """Copies of the features of some images, by position, in the order given."""
+        rows = list(images)
+        return replace(
+            self,
+            image_ids=tuple(self.image_ids[row] for row in rows),
+            class_tokens=self.class_tokens[rows],
+            tokens={tap: tokens[rows] for tap, tokens in self.tokens.items()},
+            windows={side: vectors[rows] for side, vectors in self.windows.items()},
+            views={view: vectors[rows] for view, vectors in self.views.items()},
+            pixels=None if self.pixels is None else self.pixels[rows],
+        )
+
     @staticmethod
-    def concatenate(parts: list[FeatureBatch]) -> FeatureBatch:
+    def concatenate(parts: Sequence[FeatureBatch]) -> FeatureBatch:
         """One batch of several parts that were encoded with the same request."""
         if len(parts) == 1:
             return parts[0]
         first = parts[0]
-        return FeatureBatch(
+        pixels = [part.pixels for part in parts if part.pixels is not None]
+        return replace(
+            first,
             image_ids=tuple(image_id for part in parts for image_id in part.image_ids),
             class_tokens=torch.cat([part.class_tokens for part in parts]),
             tokens={tap: torch.cat([part.tokens[tap] for part in parts]) for tap in first.tokens},
-            grid=first.grid,
-            image_size=first.image_size,
             windows={side: torch.cat([part.windows[side] for part in parts]) for side in first.windows},
             views={view: torch.cat([part.views[view] for part in parts]) for view in first.views},
+            pixels=torch.cat(pixels) if len(pixels) == len(parts) else None,
         )

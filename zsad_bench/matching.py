@@ -18,7 +18,6 @@ from torch import Tensor
 
 from zsad_bench.core.devices import blocks_for
 from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch
 
 # Distances to reference images held at a time (256 MB), the same on every device, because it decides in what type they
 # are computed.
@@ -54,20 +53,6 @@ def check_sides(sides: Sequence[int], key: str) -> tuple[int, ...]:
     if not sides or any(side < 1 or side % 2 == 0 for side in sides):
         raise UserError(f"method.{key}={list(sides)}: needs odd numbers of patches, for example [1, 3, 5]")
     return tuple(sides)
-
-
-def select(batch: FeatureBatch, images: Sequence[int]) -> FeatureBatch:
-    """Some images of a batch, in the order given, without pixels."""
-    rows = list(images)
-    return FeatureBatch(
-        image_ids=tuple(batch.image_ids[row] for row in rows),
-        class_tokens=batch.class_tokens[rows],
-        tokens={tap: tokens[rows] for tap, tokens in batch.tokens.items()},
-        grid=batch.grid,
-        image_size=batch.image_size,
-        windows={side: vectors[rows] for side, vectors in batch.windows.items()},
-        views={view: vectors[rows] for view, vectors in batch.views.items()},
-    )
 
 
 def neighbourhood_means(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:

@@ -23,8 +23,9 @@ from zsad_bench.report_charts import batch_size_chart, category_chart
 from zsad_bench.report_content import Content
 from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
-from zsad_bench.series import largest_batches
+from zsad_bench.series import largest_batches, section_title, sections
 from zsad_bench.speed import KEYS, with_speed
+from zsad_bench.varied_keys import key_columns, short_key
 
 ROWS = 300
 """Rows of a table on the page; its CSV file has all."""
@@ -42,10 +43,10 @@ _FRACTIONS = (
     "difference",
     "image_auroc",
 )
-_FILTERS = ("dataset", "setting", "method", "batch_size")
+_FILTERS = ("dataset", "protocol", "setting", "method", "batch_size")
 _SHEET_WIDTH = 900
 _BEFORE = ("rank", "method", "batch_size", "setting")
-_AFTER = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
+_AFTER = ("fidelity", "dataset", "protocol", "encoder", "precision", "seed", "categories")
 """Columns of the leaderboard before and after the numbers, so that a narrow window shows the first metric."""
 
 
@@ -89,7 +90,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
         groups=["dataset", "protocol", *content.options.group],
         coverage=_table(content.coverage),
         datasets=datasets,
-        charts=_charts(content, datasets),
+        charts=_charts(content),
         questions=content.questions,
         tables={question.name: _table(question.table.head(ROWS)) for question in content.questions},
         rows_shown=ROWS,
@@ -139,7 +140,7 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     for _, part in board.groupby(keys, sort=False, dropna=False):
         for name in metrics:
             marked |= {(index, name): kind for index, kind in zip(part.index, marks(part, name), strict=True)}
-    after = [name for name in _AFTER if name not in _constant(board)]
+    after = [*key_columns(board), *(name for name in _AFTER if name not in _constant(board))]
     if board.duplicated([name for name in KEYS if name != "config_hash"]).any():
         after.append("config_hash")
     printed = bool(board[f"published_{metric}"].notna().any()) if f"published_{metric}" in board else False
@@ -160,13 +161,12 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _head(name: str) -> str:
-    return name.replace("_", " ")
+    return short_key(name).replace("_", " ")
 
 
 def _constant(board: pd.DataFrame) -> dict[str, str]:
     """Columns that say the same in every row: named once above the table instead."""
-    names = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
-    return {name: str(board[name].iloc[0]) for name in names if board[name].nunique(dropna=False) == 1}
+    return {name: str(board[name].iloc[0]) for name in _AFTER if board[name].nunique(dropna=False) == 1}
 
 
 def _percent(value: float) -> str:
@@ -212,11 +212,10 @@ def _choices(board: pd.DataFrame, name: str) -> list[str]:
     return sorted(values, key=lambda text: (0, int(text), "") if text.isdigit() else (1, 0, text))
 
 
-def _charts(content: Content, datasets: list[str]) -> list[dict[str, object]]:
-    """Interactive charts by dataset: id, title, JSON of the figure, metrics to choose from."""
+def _charts(content: Content) -> list[dict[str, object]]:
+    """Interactive charts by dataset and protocol: id, title, JSON of the figure, metrics to choose from."""
     charts: list[dict[str, object]] = []
-    for number, dataset in enumerate(datasets):
-        series = [entry for entry in content.series if entry.info.dataset == dataset]
+    for number, (key, series) in enumerate(sections(content.series).items()):
         curves, categories = by_batch_size(series), by_category(largest_batches(series))
         for kind, table, make in (
             ("curve", curves, batch_size_chart),
@@ -226,8 +225,9 @@ def _charts(content: Content, datasets: list[str]) -> list[dict[str, object]]:
             if len(known):
                 metrics = [name for name in METRIC_NAMES if name in set(known["metric"])]
                 figure = Markup(make(table).replace("</", "<\\/"))
+                title = section_title(*key)
                 charts.append(
-                    {"id": f"{kind}{number}", "kind": kind, "dataset": dataset, "figure": figure, "metrics": metrics}
+                    {"id": f"{kind}{number}", "kind": kind, "section": title, "figure": figure, "metrics": metrics}
                 )
     return charts
 

@@ -9,23 +9,21 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
-from zsad_bench.batching import limited
-from zsad_bench.config import identity, without_seed
+from zsad_bench.batching import category_references, limited
+from zsad_bench.core.checksums import index
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import LazyEncoder, shared_encoder
-from zsad_bench.encoder_plan import weights_label
-from zsad_bench.evaluation import fingerprint
-from zsad_bench.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.engine.describe import describe
+from zsad_bench.engine.identity import fingerprint, read_files_ahead
+from zsad_bench.evaluator import CategoryOutput, EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
-from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
-from zsad_bench.results import JobFolder, JobInfo
-from zsad_bench.sharding import Parts, Predicted, Shard
+from zsad_bench.results import JobFolder
+from zsad_bench.sharding import Shard
 from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.union import read_union
-from zsad_bench.weights import local_weights_sha256, native_image_size
 
 
 def configured_encoder(config: DictConfig) -> LazyEncoder:
@@ -55,35 +53,6 @@ def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
     return FeatureSource(dataset, encoder, store, skip_unreadable=config.on_error == "skip", may_encode=may_encode)
 
 
-def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
-    """The columns that identify a job's rows; nothing of the encoder is loaded.
-
-    Raises:
-        UserError: the method refuses the dataset.
-    """
-    protocol = [dataset.protocol]
-    if config.dataset.get("categories") is not None or lacks_categories(dataset):
-        protocol.append(f"categories {'+'.join(dataset.categories)}")
-    protocol += [f"{key} {config[key]}" for key in ("limit", "evaluation_size") if config[key] is not None]
-    model, pretrained = config.encoder.model, config.encoder.pretrained
-    label = dataset_label(dataset)
-    return JobInfo(
-        method=method.name,
-        variant=method.variant_on(label, dataset.categories),
-        setting=method.setting,
-        dataset=label,
-        protocol=", ".join(protocol),
-        encoder=Path(model).stem if model.endswith(".json") else model,
-        pretrained=weights_label(pretrained),
-        image_size=config.encoder.image_size or native_image_size(model),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        config_hash=identity(config, dataset.categories, local_weights_sha256(pretrained)),
-        categories=dataset.categories,
-        series=identity(without_seed(config), dataset.categories, local_weights_sha256(pretrained)),
-    )
-
-
 def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) -> JobFolder:
     """Evaluate every category that is not finished yet.
 
@@ -101,7 +70,7 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
     folder.start(OmegaConf.to_yaml(config, resolve=True))
     if config.overwrite == "never":
         return folder
-    todo = _unfinished(config, dataset, folder)
+    todo = _unfinished(config, dataset, method, folder)
     if not todo:
         console.err.print(f"{folder.path.name}: finished already; overwrite=always computes it again", style="dim")
         return folder
@@ -111,34 +80,24 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
             "encoder.pretrained=null: the weights are random. The numbers mean nothing; "
             "they only show that the pipeline runs."
         )
-    options = EvaluationOptions(config.batch_size, config.seed, config.evaluation_size, config.sweep200)
+    options = EvaluationOptions(
+        config.batch_size, config.last_batch, config.seed, config.evaluation_size, config.sweep200
+    )
     evaluator = Evaluator(source, method, options, read_union(run_folder, config), folder.path)
-    shard = None if config.shard is None else Shard.parse(config.shard)
-    if shard is not None and config.shard_by == "category":
-        mine = shard.categories(dataset.categories)
-        todo, shard = {category: todo[category] for category in mine if category in todo}, None
     total = sum(len(samples) for samples in todo.values())
     with console.JobProgress(folder.info.folder, total, show_progress) as bar:
         for category, samples in todo.items():
             bar.category(f"{method.name} {dataset.name}/{category}")
-            if shard is None:
-                predicted = evaluator.predict(category, samples, None, bar.predicted, bar.listener)
-                _finish(config, evaluator, folder, category, samples, predicted)
-            else:
-                _shard(config, evaluator, folder, category, samples, shard, bar)
+            output = evaluator.evaluate(category, samples, bar.predicted, bar.listener)
+            _save(config, evaluator, folder, category, output)
+    index().save()
     return folder
 
 
-def _finish(
-    config: DictConfig,
-    evaluator: Evaluator,
-    folder: JobFolder,
-    category: str,
-    samples: list[Sample],
-    predicted: Predicted,
+def _save(
+    config: DictConfig, evaluator: Evaluator, folder: JobFolder, category: str, output: CategoryOutput
 ) -> None:
-    """Measure a category and keep the result."""
-    output = evaluator.measure(category, samples, predicted)
+    """Draw a category's pictures and keep its result."""
     dataset, geometry = evaluator.dataset, evaluator.encoder.geometry
     pictures = folder.path / "maps"
     write_maps(pictures, category, dataset, output.samples, output.maps, config.maps, geometry)
@@ -148,33 +107,22 @@ def _finish(
     folder.save(output.result, output.summary)
 
 
-def _shard(
-    config: DictConfig,
-    evaluator: Evaluator,
-    folder: JobFolder,
-    category: str,
-    samples: list[Sample],
-    shard: Shard,
-    bar: console.JobProgress,
-) -> None:
-    """Predict a shard's batches of a category; finish the category if all other shards are there."""
-    parts = Parts(folder.part_folder(category), shard.count, fingerprint(samples))
-    if config.overwrite == "always" or parts.load(shard) is None:
-        parts.save(shard, evaluator.predict(category, samples, shard, bar.predicted, bar.listener))
-    with parts.alone():
-        if (whole := parts.load_all()) is not None:
-            _finish(config, evaluator, folder, category, samples, whole)
-            parts.clear()
-
-
-def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:
-    """Categories to evaluate: all of them, or those without a result for today's files."""
-    todo = {category: limited(dataset.samples(category), config.limit) for category in dataset.categories}
+def _unfinished(config: DictConfig, dataset: Dataset, method: Method, folder: JobFolder) -> dict[str, list[Sample]]:
+    """Categories to evaluate: all of them, or those without a result for the files as they are now."""
+    mine = Shard.parse(config.shard).categories(dataset.categories) if config.shard else dataset.categories
+    todo = {category: limited(dataset.samples(category), config.limit) for category in mine}
     if config.overwrite == "always":
         return todo
-    finished = {category: folder.load(category) for category in todo}
+    kept = {category: result for category in todo if (result := folder.load(category)) is not None}
+    if kept:
+        with console.status("looking whether photos have changed"):
+            read_files_ahead([sample for category in kept for sample in todo[category]])
+
+    def now(category: str) -> str:
+        return fingerprint(todo[category], category_references(dataset, category, method.k_shot, config.seed))
+
     return {
         category: samples
         for category, samples in todo.items()
-        if (kept := finished[category]) is None or kept.fingerprint != fingerprint(samples)
+        if category not in kept or kept[category].fingerprint != now(category)
     }

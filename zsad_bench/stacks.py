@@ -132,15 +132,3 @@ def save_arrays(
                 np.lib.format.write_array_header_1_0(member, header)
                 for part in stack:
                     member.write(part.data)
-
-
-def load_stack(path: Path, name: str, dtype: type[T], folder: Path | None = None) -> Stack[T]:
-    """A stack from an ``.npz`` file; raises OSError, ValueError, KeyError or BadZipFile for a damaged one."""
-    with ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        np.lib.format.read_magic(member)
-        shape, _, kind = np.lib.format.read_array_header_1_0(member)
-        if kind != np.dtype(dtype):
-            raise ValueError(f"{path}: {name} holds {kind}")
-        size = math.prod(shape[1:]) * kind.itemsize
-        arrays = (np.frombuffer(member.read(size), kind).reshape(shape[1:]) for _ in range(shape[0]))
-        return Stack.of(arrays, dtype, folder)

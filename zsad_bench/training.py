@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from zsad_bench.batching import limited, load_batches
 from zsad_bench.checkpoint import Checkpoint, Facts, encoder_facts, image_mark
 from zsad_bench.data import SPLITS, Dataset, Sample, Split
 from zsad_bench.encoder import ClipEncoder, EncoderSpec
+from zsad_bench.engine.identity import fingerprint
 from zsad_bench.errors import UserError
-from zsad_bench.evaluation import fingerprint, read_masks
+from zsad_bench.evaluation import read_masks
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
@@ -61,6 +63,8 @@ class TrainingOptions:
 
 class TrainableMethod(Method):
     """A method with parameters that the training program learns and a ``checkpoint`` key brings back."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
     @abstractmethod
     def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.Module:
@@ -130,7 +134,7 @@ class _TrainingSet:
         ordered = [self.samples[index] for index in order]
         groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
         missing = [[sample for sample in group if sample not in self.kept] for group in groups]
-        loader = load_batches(self.dataset, missing, self.encoder.geometry, skip_unreadable=False)
+        loader = load_batches(self.dataset, missing, self.encoder.geometry)
         for group, loaded in zip(groups, loader, strict=True):
             fresh = self._encode(loaded.samples, loaded.pixels) if loaded.samples else {}
             parts = [fresh.get(sample) or self.kept[sample] for sample in group]
@@ -146,16 +150,10 @@ class _TrainingSet:
         masks = read_masks(self.dataset, samples, self.encoder.geometry)
         fresh = {}
         for index, (sample, mask) in enumerate(zip(samples, masks, strict=True)):
-            one = slice(index, index + 1)
-            # Clones are ordinary tensors: those made in inference mode cannot take part in a backward pass.
-            features = replace(
-                batch,
-                image_ids=batch.image_ids[one],
-                class_tokens=batch.class_tokens[one].clone(),
-                tokens={tap: tokens[one].clone() for tap, tokens in batch.tokens.items()},
-            )
+            # Copies are ordinary tensors: those made in inference mode cannot take part in a backward pass.
+            features = batch.select([index])
             fresh[sample] = features, torch.from_numpy(mask)
-            size = sum(tokens.nbytes for tokens in features.tokens.values())
+            size = features.nbytes
             if size <= self.memory_left:
                 self.memory_left -= size
                 self.kept[sample] = fresh[sample]

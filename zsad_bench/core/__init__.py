@@ -1,1 +1,1 @@
-"""What knows nothing of anomaly detection: devices, random numbers, files."""
+"""What knows nothing of the subject: devices, files, checksums, names. Imports nothing of the other rooms."""

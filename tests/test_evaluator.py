@@ -1,0 +1,108 @@
+"""What the engine shows a method, and what it does with the predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import save_image
+from zsad_bench import load_dataset
+from zsad_bench.data import Dataset
+from zsad_bench.encoder import ClipEncoder
+from zsad_bench.errors import UserError
+from zsad_bench.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.feature_source import FeatureSource
+from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.method import Method, Prediction
+from zsad_bench.prompts import TextFeatures
+from zsad_bench.results import CategoryResult
+
+seen: list[tuple[str, ...]] = []
+
+
+class Position(Method):
+    """Scores an image by the number of the call that showed it, and writes down what it was shown."""
+
+    setting = "batch"
+
+    def request(self) -> FeatureRequest:
+        return FeatureRequest()
+
+    def prepare(self, text: TextFeatures | None) -> None:
+        seen.clear()
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        seen.append(batch.image_ids)
+        scores = torch.full((len(batch),), float(len(seen)))
+        return Prediction(scores, scores[:, None, None].expand(-1, *batch.image_size))
+
+
+@pytest.fixture
+def plates(photo_folder: Path) -> Dataset:
+    """33 images, one more than two batches of 16."""
+    for index in range(12, 33):
+        pixels = np.full((9, 9, 3), index, np.uint8)
+        save_image(photo_folder / "plate" / "test" / "good" / f"{index:03}.png", pixels)
+    return load_dataset("mvtec", root=str(photo_folder))
+
+
+def evaluate(encoder: ClipEncoder, dataset: Dataset, skip: bool = False, **options: object) -> CategoryResult:
+    source = FeatureSource(dataset, encoder, skip_unreadable=skip)
+    evaluator = Evaluator(source, Position(name="position"), EvaluationOptions(**options))  # type: ignore[arg-type]
+    return evaluator.evaluate("plate", dataset.samples("plate")).result
+
+
+def test_a_short_last_batch_is_filled_and_second_predictions_are_dropped(
+    tiny_encoder: ClipEncoder, plates: Dataset
+) -> None:
+    result = evaluate(tiny_encoder, plates, batch_size=16)
+    assert [len(batch) for batch in seen] == [16, 16, 16]
+    assert len(set(seen[0]) | set(seen[1]) | set(seen[2])) == 33
+    first_call = {name: number for number, batch in reversed(list(enumerate(seen, 1))) for name in batch}
+    assert {image.image_id: image.score for image in result.images} == first_call
+    assert {image.image_id: image.batch for image in result.images} == {
+        name: call - 1 for name, call in first_call.items()
+    }
+    assert result.filled_with == seen[2][1:]
+    assert result.n_images == 33
+    assert result.n_skipped == 0
+    assert "batch" not in result.notes
+
+
+def test_the_last_batch_may_be_kept_short_or_dropped(tiny_encoder: ClipEncoder, plates: Dataset) -> None:
+    kept = evaluate(tiny_encoder, plates, batch_size=16, last_batch="keep")
+    assert [len(batch) for batch in seen] == [16, 16, 1]
+    assert kept.n_images == 33
+    dropped = evaluate(tiny_encoder, plates, batch_size=16, last_batch="drop")
+    assert [len(batch) for batch in seen] == [16, 16]
+    assert (dropped.n_images, dropped.n_skipped) == (32, 1)
+    assert "last_batch=drop: 1 images left out" in dropped.notes
+    with pytest.raises(UserError, match=r"33 images are fewer than batch_size=40.*last_batch=fill"):
+        evaluate(tiny_encoder, plates, batch_size=40, last_batch="drop")
+
+
+def test_a_small_category_is_one_batch_and_the_row_says_so(tiny_encoder: ClipEncoder, plates: Dataset) -> None:
+    result = evaluate(tiny_encoder, plates, batch_size=40)
+    assert [len(batch) for batch in seen] == [33]
+    assert "batch of 33: the category has fewer images than batch_size=40" in result.notes
+    assert "batch of" not in evaluate(tiny_encoder, plates, batch_size="all").notes
+
+
+def test_unreadable_images_leave_no_batch_short(tiny_encoder: ClipEncoder, plates: Dataset) -> None:
+    for sample in plates.samples("plate")[5:12:3]:
+        sample.path.write_bytes(sample.path.read_bytes()[:30])
+    result = evaluate(tiny_encoder, plates, skip=True, batch_size=8)
+    assert [len(batch) for batch in seen] == [8, 8, 8, 8]
+    assert (result.n_images, result.n_skipped) == (30, 3)
+    assert len(set().union(*seen)) == 30
+
+
+def test_the_callers_method_stays_as_it_was(tiny_encoder: ClipEncoder, plates: Dataset) -> None:
+    method = Position(name="position")
+    method.attach(tiny_encoder.spec, seed=0)
+    before = dict(vars(method))
+    Evaluator(FeatureSource(plates, tiny_encoder), method, EvaluationOptions(seed=3))
+    assert vars(method) == before
