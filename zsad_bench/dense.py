@@ -79,8 +79,8 @@ def embed_patches(conv: torch.nn.Conv2d, images: Tensor) -> Tensor:
 def patch_products(conv: torch.nn.Conv2d, images: Tensor) -> Tensor:
     """The same as a matrix product.
 
-    CUDA rounds the factors of float32 convolutions to TF32 (10 digits after the point) unless a global switch forbids
-    it, those of products it does not; and where kernel and stride are equal the two are one sum.
+    CUDA rounds the factors of float32 convolutions to TF32 (10 bits of mantissa) unless a global switch forbids it,
+    those of products it does not; and where kernel and stride are equal the two are one sum.
     """
     height, width = conv.weight.shape[2:]
     rows, columns = images.shape[2] // height, images.shape[3] // width
