@@ -106,7 +106,7 @@ def test_one_seed_has_no_spread_and_other_batch_sizes_are_other_rows(tmp_path: P
 
 
 def test_published_figures_and_differences(tmp_path: Path) -> None:
-    same = replace(info(), encoder="ViT-B-16-plus-240", pretrained="laion400m_e32")
+    same = replace(info(), encoder="ViT-B-16-plus-240", pretrained="laion400m_e32", protocol="standard, 240 px")
     whole(tmp_path, same, 0.9, 0.6)
     whole(tmp_path, replace(same, method="musc", setting="batch", config_hash="b" * 12), 0.9)
     whole(tmp_path, replace(same, method="musc", setting="batch", batch_size="all", config_hash="c" * 12), 0.9)

@@ -169,15 +169,19 @@ def by_share(series: Sequence[Series]) -> pd.DataFrame:
 def _shares(result: CategoryResult) -> dict[str, float]:
     """Share of anomalous images in the batch of each image; empty where batches are unknown or hold one image."""
     batches: dict[int, list[tuple[str, int]]] = {}
+    labels = {image.image_id: image.label for image in result.images}
     for image in result.images:
         if image.batch is not None and image.label is not None:
             batches.setdefault(image.batch, []).append((image.image_id, image.label))
-    return {
-        image_id: sum(label for _, label in batch) / len(batch)
-        for batch in batches.values()
-        if len(batch) > 1
-        for image_id, _ in batch
-    }
+    last = max(batches, default=0)
+    # The last one was filled with images that are counted in batches of their own.
+    filled = [label for name in result.filled_with if (label := labels.get(name)) is not None]
+    shares: dict[str, float] = {}
+    for number, batch in batches.items():
+        together = [label for _, label in batch] + (filled if number == last else [])
+        if len(together) > 1:
+            shares |= {image_id: sum(together) / len(together) for image_id, _ in batch}
+    return shares
 
 
 def by_defect_type(series: Sequence[Series]) -> pd.DataFrame:

@@ -261,9 +261,10 @@ def load_encoder(
 
     Args:
         model: an open_clip model name, or the path of a model config JSON.
-        pretrained: an open_clip tag, the path of a ``.pt`` or ``.safetensors`` file, or None for random weights.
+        pretrained: an open_clip tag, the path of a weights file of any form that
+            :func:`~zsad_bench.state_dicts.read_state` reads, or None for random weights.
         image_size: side of the square input in pixels, a multiple of the patch size; None is the model's own. Position
-            embeddings are interpolated.
+            embeddings are interpolated, in float32 whatever the type of the weights and the precision are.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. ``auto`` takes what is fastest here,
             see :mod:`zsad_bench.precision`. Features come out as float32.

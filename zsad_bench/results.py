@@ -144,8 +144,8 @@ class CategoryResult:
     notes: str
     fingerprint: str
     images: tuple[ImageResult, ...]
-    filled_with: tuple[str, ...] = ()
     timing: dict[str, float | str] = field(default_factory=dict)
+    filled_with: tuple[str, ...] = ()
 
     @property
     def units(self) -> Units:

@@ -37,8 +37,8 @@ def collect(run_folder: Path, options: BoardOptions | None = None) -> RunTables:
 def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> RunTables:
     """Tables of jobs: a row per category and mean, per image, per timing, the leaderboard and its speeds."""
     metrics, images, timing = [], [], []
-    grouped = any(image.group for job in jobs for result in job.results.values() for image in result.images)
     varied = varied_keys([job.info for job in jobs])
+    grouped = any(image.group for job in jobs for result in job.results.values() for image in result.images)
     for job in jobs:
         info = job.info
         shared = {**{column: getattr(info, column, "") for column in JOB_COLUMNS}, **varied_values(info, varied)}
