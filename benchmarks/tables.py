@@ -51,7 +51,7 @@ def make_jobs(rows: int) -> list[Job]:
         timing = {"seconds_encode": 1.0, "seconds_score": 1.0, "peak_memory_mb": 1000.0}
         images = tuple(ImageResult(str(image), image % 2, "spot", random.random()) for image in range(20))
         results = {
-            name: CategoryResult(name, 20, 10, 0, dict.fromkeys(METRICS, random.random()), "", "", images, timing=timing)
+            name: CategoryResult(name, 20, 10, 0, dict.fromkeys(METRICS, random.random()), "", "", images, timing)
             for name in CATEGORIES
         }
         jobs.append(_InMemory(info, results, {}))

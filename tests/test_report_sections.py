@@ -45,7 +45,7 @@ def measured(name: str, skill: float) -> CategoryResult:
     metrics, _ = evaluate_images(paths, scores)
     metrics |= dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"), 0.5)
     timing = {"seconds_encode": 1.0, "seconds_score": 1.0 / skill, "peak_memory_mb": 1.0}
-    return CategoryResult(name, 40, 20, 0, metrics, "", "", tuple(images), timing=timing)
+    return CategoryResult(name, 40, 20, 0, metrics, "", "", tuple(images), timing)
 
 
 def make(folder: Path, rows: list[tuple[str, str]], seeds: tuple[int, ...] = (0,)) -> Runs:
