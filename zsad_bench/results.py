@@ -132,8 +132,8 @@ class CategoryResult:
         metrics: fractions 0 to 1, NaN where undefined.
         notes: why a metric is undefined, which images were left out.
         fingerprint: of the list of image and mask files; a changed dataset is evaluated again.
-        filled_with: images that were scored before and filled the last batch.
         timing: seconds per stage (``load``, ``encode``, ``score``, ``metrics``), and facts about the machine.
+        filled_with: images that were scored before and filled the last batch.
     """
 
     category: str

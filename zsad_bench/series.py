@@ -202,7 +202,8 @@ def largest_batches(series: Sequence[Series]) -> list[Series]:
     chosen: dict[tuple[object, ...], Series] = {}
     for entry in sorted(series, key=lambda entry: entry.batch_order):
         info = entry.info
-        chosen[info.method, info.variant, info.dataset, info.protocol, info.encoder, info.image_size] = entry
+        encoder = info.encoder, info.pretrained, info.image_size, info.precision
+        chosen[info.method, info.variant, info.dataset, info.protocol, *encoder] = entry
     return list(chosen.values())
 
 
