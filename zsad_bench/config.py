@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -22,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zsad_bench.core.names import near_misses, safe_name
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
@@ -250,22 +250,31 @@ def with_name(overrides: Sequence[str]) -> list[str]:
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """Name of the results folder, made from the choices; the same choices give the same name. ``[a-z0-9_.-]`` only."""
+    """Name of the results folder, made from the choices; the same choices give the same name. ``[a-z0-9_.-]`` only.
+
+    Folders of data with different names never share one. Other choices may (``a,b`` and ``[a,b]``): their jobs have
+    folders of their own in it.
+    """
     chosen = {key: value for text in overrides for key, _, value in [text.lstrip("+~").partition("=")]}
     heads = {} if "experiment" in chosen else {"method": "winclip", "dataset": "demo"}
     heads |= {key: chosen[key] for key in ("experiment", "method", "dataset") if key in chosen}
+    shown = {key: _readable(value) for key, value in heads.items()}
     if root := chosen.get("dataset.root"):
-        heads["dataset"] = f"{heads.get('dataset', '')}-{Path(root.strip(_QUOTES)).name}"
-    shown = list(heads.values())
+        shown["dataset"] = f"{shown.get('dataset', '')}-{safe_name(Path(root.strip(_QUOTES)).name)}".lower().strip("-")
     for key, value in sorted(chosen.items()):
         if key not in {*heads, *_NOT_IN_NAME} and not key.startswith(("hydra", "board.", "tracker.")):
             file_name = Path(value.strip(_QUOTES)).name if "/" in value and "," not in value else value
-            shown.append(f"{key.split('.')[-1]}-{file_name}")
-    name = "_".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in shown)
+            shown[key] = _readable(f"{key.split('.')[-1]}-{file_name}")
+    name = "_".join(shown.values())
     if len(name) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
     return f"{name[: _LONGEST_NAME - 9]}-{digest}"
+
+
+def _readable(choice: str) -> str:
+    """A choice as a part of a name; what stands between letters, digits and dots becomes ``-``."""
+    return re.sub(r"[^a-z0-9.]+", "-", choice.lower()).strip("-") if choice.isascii() else safe_name(choice).lower()
 
 
 def _unreadable(override: str) -> str:
@@ -301,10 +310,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 def _near(word: str, choices: Sequence[str]) -> str:
     """Nearest valid key or option; a key is also found by its last part alone."""
-    near = get_close_matches(word, choices, n=1, cutoff=0.6)
+    near = near_misses(word, choices, cutoff=0.6)
     if not near:
         last = {choice.split(".")[-1]: choice for choice in reversed(choices)}
-        near = [last[match] for match in get_close_matches(word.split(".")[-1], list(last), n=1, cutoff=0.75)]
+        near = [last[match] for match in near_misses(word.split(".")[-1], last, cutoff=0.75)]
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
+from zsad_bench.core.names import batch_size_order
 from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#000000")
@@ -88,8 +89,7 @@ def short(text: object) -> str:
 
 def batch_sizes(table: pd.DataFrame) -> list[object]:
     """Batch sizes of a table in order, ``all`` last."""
-    found = set(table["batch_size"].tolist())
-    return sorted(found, key=lambda size: float("inf") if size == "all" else float(str(size)))
+    return sorted(set(table["batch_size"].tolist()), key=batch_size_order)
 
 
 def batch_size_axis(axes: Axes, sizes: Sequence[object]) -> None:

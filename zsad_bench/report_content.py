@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from zsad_bench import analysis, plots
+from zsad_bench.core.names import safe_name
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
@@ -122,7 +123,8 @@ def _questions(series: list[Series], options: BoardOptions, times: EncoderTimes)
 
 
 def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")
+    """A text as part of a file name; different texts give different ones."""
+    return safe_name(text)
 
 
 def _batch_sizes(dataset: str, series: list[Series], metric: str) -> Question:
@@ -334,7 +336,7 @@ def _sheets(series: Sequence[Series]) -> list[Sheet]:
     for entry in sorted(largest_batches(series), key=lambda entry: entry.label):
         job = (entry.finished or entry.jobs)[0]
         for category, folder in job.sources.items():
-            path = folder.path / "maps" / f"{category.replace('/', '_')}.worst.png"
+            path = folder.worst_picture(category)
             if path.exists():
                 found.append(Sheet(entry.label, entry.info.dataset, category, path))
     return found

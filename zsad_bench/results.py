@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from zsad_bench.bootstrap import Replicates, bootstrap
+from zsad_bench.core.names import safe_name
 from zsad_bench.files import atomic_path, write_atomic
 from zsad_bench.summaries import PixelSummary
 
@@ -63,10 +64,9 @@ class JobInfo:
 
     @property
     def folder(self) -> str:
-        """Folder name of the job, ``[a-z0-9_.-]`` only."""
+        """Folder name of the job, see :func:`~zsad_bench.core.names.safe_name`."""
         method = self.method if self.variant == "paper" else f"{self.method}-{self.variant}"
-        raw = f"{method}_{self.dataset}_b{self.batch_size}_s{self.seed}_{self.config_hash}"
-        return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in raw.lower())
+        return safe_name(f"{method}_{self.dataset}_b{self.batch_size}_s{self.seed}_{self.config_hash}")
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
 class JobFolder:
     """Files of one job."""
 
-    def __init__(self, run_folder: Path, info: JobInfo) -> None:
+    def __init__(self, run_folder: Path, info: JobInfo, path: Path | None = None) -> None:
         self.info = info
-        self.path = run_folder / "jobs" / info.folder
+        self.path = path or run_folder / "jobs" / info.folder
 
     def start(self, config_yaml: str) -> None:
         """Write what the job is, before anything is computed."""
@@ -121,19 +121,34 @@ class JobFolder:
         write_atomic(self.path / "job.json", json.dumps(asdict(self.info), indent=1) + "\n")
 
     def category_file(self, category: str) -> Path:
-        """Where a finished category lies."""
-        return self.path / "categories" / f"{category.replace('/', '_')}.json"
+        """Where a finished category lies: where version 0.1 put it, if that file is there and is of this category."""
+        return self._file(self._stem(category), ".json")
 
     def save(self, result: CategoryResult, summary: PixelSummary | None = None) -> None:
         """Keep a finished category. Its summary and replicates come first: the JSON file says that it is finished."""
-        arrays = self.category_file(result.category)
+        stem = safe_name(result.category)
         if summary is not None:
-            with atomic_path(arrays.with_suffix(".summary.npz")) as path:
+            with atomic_path(self._file(stem, ".summary.npz")) as path:
                 summary.save(path)
-        with atomic_path(arrays.with_suffix(".replicates.npz")) as path:
+        with atomic_path(self._file(stem, ".replicates.npz")) as path:
             self._bootstrap(result, summary).save(path)
         content = {**asdict(result), "metrics": _finite_or_none(result.metrics)}
-        write_atomic(self.category_file(result.category), json.dumps(content, indent=1) + "\n")
+        write_atomic(self._file(stem, ".json"), json.dumps(content, indent=1) + "\n")
+
+    def worst_picture(self, category: str) -> Path:
+        """The sheet of a category's worst images."""
+        return self.path / "maps" / f"{self._stem(category)}.worst.png"
+
+    def _file(self, stem: str, ending: str) -> Path:
+        return self.path / "categories" / f"{stem}{ending}"
+
+    def _stem(self, category: str) -> str:
+        """File name of a category without its ending."""
+        stem, earlier = safe_name(category), category.replace("/", "_")
+        if stem == earlier or self._file(stem, ".json").exists():
+            return stem
+        found = _read_category(self._file(earlier, ".json"))
+        return earlier if found is not None and found.category == category else stem
 
     def _bootstrap(self, result: CategoryResult, summary: PixelSummary | None) -> Replicates:
         ids, labels, scores = zip(*((image.image_id, image.label, image.score) for image in result.images), strict=True)
@@ -141,15 +156,17 @@ class JobFolder:
 
     def load(self, category: str) -> CategoryResult | None:
         """A finished category, or None if there is none or its file is damaged."""
-        return _read_category(self.category_file(category))
+        found = _read_category(self.category_file(category))
+        # Version 0.1 wrote categories such as a/b and a_b into one file: it holds the one that was finished last.
+        return found if found is not None and found.category == category else None
 
     def summary(self, category: str) -> PixelSummary | None:
         """Pixel histograms of a finished category, or None."""
-        return PixelSummary.load(self.category_file(category).with_suffix(".summary.npz"))
+        return PixelSummary.load(self._file(self._stem(category), ".summary.npz"))
 
     def replicates(self, category: str) -> Replicates | None:
         """Metrics of the resamples of a finished category, or None."""
-        return Replicates.load(self.category_file(category).with_suffix(".replicates.npz"))
+        return Replicates.load(self._file(self._stem(category), ".replicates.npz"))
 
 
 def _read_category(path: Path) -> CategoryResult | None:

@@ -84,7 +84,7 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         for path in sorted(folder.glob("jobs/*/job.json")):
             info = _read_info(path, runs.problems)
             if info is not None:
-                _add(jobs, info, JobFolder(folder, info), runs.problems)
+                _add(jobs, info, JobFolder(folder, info, path.parent), runs.problems)
         for path in sorted(folder.glob("failed/*.json")):
             failure = _read_failure(folder, path, runs.problems)
             if failure is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from zsad_bench.bootstrap import BOOTSTRAPPED
+from zsad_bench.core.names import batch_size_order
 from zsad_bench.results import JobInfo
 from zsad_bench.runs import Job
 
@@ -71,8 +72,8 @@ class Series:
 
     @property
     def batch_order(self) -> float:
-        """The batch size as a number; ``all`` is larger than any."""
-        return math.inf if self.info.batch_size == "all" else float(self.info.batch_size)
+        """The batch size as a number, see :func:`~zsad_bench.core.names.batch_size_order`."""
+        return batch_size_order(self.info.batch_size)
 
     @property
     def categories(self) -> tuple[str, ...]:
