@@ -13,7 +13,8 @@ from conftest import save_image
 from zsad_bench.batching import compose_batches, shuffled
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.datasets.mvtec import MVTec
-from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.engine.identity import fingerprint
+from zsad_bench.evaluation import evaluate_images, evaluate_pixels, read_masks
 from zsad_bench.preprocess import Geometry
 from zsad_bench.results import CategoryResult, ImageResult, JobFolder, JobInfo
 from zsad_bench.seeds import named_seed

@@ -11,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import TINY_MODEL
-from zsad_bench.config import compose_config, expand_sweep, identity, run_name
+from zsad_bench.config import compose_config, expand_sweep, run_name
 from zsad_bench.encoder_plan import plan_encoder
+from zsad_bench.engine.identity import identity
 from zsad_bench.errors import UserError
 from zsad_bench.prompts import ensemble_names
 

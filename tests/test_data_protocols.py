@@ -16,7 +16,8 @@ from conftest import TINY_MODEL
 from zsad_bench.__main__ import main
 from zsad_bench.catalogue import cards, dataset_at
 from zsad_bench.data import Sample
-from zsad_bench.evaluation import evaluate_images, fingerprint
+from zsad_bench.engine.identity import fingerprint
+from zsad_bench.evaluation import evaluate_images
 from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.metrics import image_metrics
 

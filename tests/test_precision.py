@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from zsad_bench import precision
-from zsad_bench.config import compose_config, identity
+from zsad_bench.config import compose_config
 from zsad_bench.encoder import load_encoder
+from zsad_bench.engine.identity import identity
 from zsad_bench.precision import PRECISIONS, choose, resolve_precision
 
 TINY = str(Path(__file__).parent / "data" / "tiny_clip.json")

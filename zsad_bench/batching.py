@@ -13,6 +13,7 @@ from zsad_bench.core.sequences import evenly_spaced
 from zsad_bench.data import Dataset, Sample, UnreadableImage
 from zsad_bench.errors import UserError
 from zsad_bench.preprocess import Geometry, image_to_array
+from zsad_bench.seeds import named_seed
 
 LOADER_THREADS = 2
 
@@ -42,6 +43,13 @@ def choose_references(dataset: Dataset, category: str, k_shot: int, seed: int) -
         )
     order = np.random.default_rng(seed).permutation(len(normal))
     return [normal[index] for index in order[:k_shot]]
+
+
+def category_references(dataset: Dataset, category: str, k_shot: int, seed: int) -> list[Sample]:
+    """The references of a category in a job with this seed, see :func:`choose_references`; none for ``k_shot`` 0."""
+    if not k_shot:
+        return []
+    return choose_references(dataset, category, k_shot, named_seed(seed, dataset.name, category, "references"))
 
 
 @dataclass(frozen=True)

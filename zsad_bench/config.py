@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -27,6 +26,8 @@ from zsad_bench.errors import UserError
 CONFIG_MODULE = "zsad_bench.conf"
 # Keys of an encoder that change features in their last bits at most, or not at all.
 NOT_IN_FEATURES = ("device", "chunk_size", "sha256")
+# What a method's YAML says about the method to readers; nothing of it reaches the method.
+METHOD_CARD = ("version", "paper", "code", "citation", "fidelity")
 # Written into the results folder before a sweep starts; see zsad_bench/union.py.
 UNION_FILE = "requests.json"
 GROUPS = ("method", "dataset", "encoder", "features", "cluster", "tracker")
@@ -260,7 +261,8 @@ def run_name(overrides: Sequence[str]) -> str:
     heads |= {key: chosen[key] for key in ("experiment", "method", "dataset") if key in chosen}
     shown = {key: _readable(value) for key, value in heads.items()}
     if root := chosen.get("dataset.root"):
-        shown["dataset"] = f"{shown.get('dataset', '')}-{safe_name(Path(root.strip(_QUOTES)).name)}".lower().strip("-")
+        name = safe_name(_root_name(root.strip(_QUOTES)))
+        shown["dataset"] = f"{shown.get('dataset', '')}-{name}".lower().strip("-")
     for key, value in sorted(chosen.items()):
         if key not in {*heads, *_NOT_IN_NAME} and not key.startswith(("hydra", "board.", "tracker.")):
             file_name = Path(value.strip(_QUOTES)).name if "/" in value and "," not in value else value
@@ -275,6 +277,18 @@ def run_name(overrides: Sequence[str]) -> str:
 def _readable(choice: str) -> str:
     """A choice as a part of a name; what stands between letters, digits and dots becomes ``-``."""
     return re.sub(r"[^a-z0-9.]+", "-", choice.lower()).strip("-") if choice.isascii() else safe_name(choice).lower()
+
+
+def _root_name(root: str) -> str:
+    """The name of a data folder, and unless it lies in the current folder a hash of its place.
+
+    ``a/photos`` and ``b/photos`` are two datasets; their results must not meet in one folder.
+    """
+    place = Path(root).expanduser().absolute()
+    with suppress(ValueError):
+        place = place.relative_to(Path.cwd())
+    name = place.name or "images"
+    return name if len(place.parts) <= 1 else f"{name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
 
 def _unreadable(override: str) -> str:
@@ -386,65 +400,8 @@ def _check_values(config: DictConfig) -> None:
         )
 
 
-def identity(config: DictConfig, categories: Sequence[str], weights_sha256: str | None = None) -> str:
-    """Hash of everything in a job's config that can change its numbers: 12 hex digits.
-
-    Paths, device, chunk size and output options are left out, so the same job has the same identity on every machine
-    (unless ``encoder.precision=auto``, for which the precision chosen here counts);
-    files (weights, a method's checkpoint) count by their content, and the dataset by its categories.
-    """
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    # An option that is off changes nothing, so it does not part results from those of a time before it existed.
-    dataset = {
-        key: value
-        for key, value in plain["dataset"].items()
-        if key not in _DESCRIPTION and (key, value) != ("fast_jpeg", False)
-    }
-    encoder = {key: value for key, value in plain["encoder"].items() if key not in NOT_IN_FEATURES}
-    if encoder["precision"] == "auto":
-        from zsad_bench.encoder_plan import choose_device
-        from zsad_bench.precision import resolve_precision
-
-        encoder["precision"] = resolve_precision("auto", choose_device(plain["encoder"]["device"]))
-    if weights_sha256 is not None:
-        encoder["pretrained"] = weights_sha256
-    encoder["model"] = Path(encoder["model"]).name
-    keys = ("batch_size", "seed", "limit", "evaluation_size", "sweep200", "on_error")
-    content = {
-        **{key: plain[key] for key in keys},
-        "method": _files_by_content(plain["method"]),
-        "dataset": {**dataset, "categories": list(categories)},
-        "encoder": encoder,
-        "format": RESULT_FORMAT,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
 def plain(node: DictConfig) -> dict[str, object]:
     """A part of a config as plain Python values."""
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-def without_seed(config: DictConfig) -> DictConfig:
-    """The config with seed 0: what jobs that differ in the seed only have in common."""
-    common = config.copy()
-    common.seed = 0
-    return common
-
-
-def _files_by_content(values: dict[str, object]) -> dict[str, object]:
-    """A method's keys with files (a checkpoint, a prompt list) replaced by the hash of what is in them."""
-    return {
-        key: hashlib.sha256(Path(value).read_bytes()).hexdigest()
-        if isinstance(value, str) and value and Path(value).is_file()
-        else value
-        for key, value in values.items()
-    }
-
-
-# Raised when a change of the code changes numbers, so that results of older versions are computed again.
-RESULT_FORMAT = 1
-_DESCRIPTION = {"root", "title", "page", "licence", "citation", "expected", "about"}

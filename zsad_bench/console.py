@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from zsad_bench.listener import Listener
 from zsad_bench.results import percent, shown_metrics
+from zsad_bench.varied_keys import key_columns, short_key
 
 # A file or pipe has no width of its own: wide enough for every column.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
@@ -28,6 +31,16 @@ def warn(message: str) -> None:
 def fail(message: str) -> None:
     """An error in one line on the error stream."""
     err.print(Text(f"error: {message}", style="bold red"), soft_wrap=True)
+
+
+@contextmanager
+def status(message: str) -> Iterator[None]:
+    """A line on the error stream of a terminal while something takes long; nothing elsewhere."""
+    if err.is_terminal:
+        with err.status(message):
+            yield
+    else:
+        yield
 
 
 SUSPICIOUS = 0.4
@@ -93,7 +106,7 @@ def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
     constant = [
         label for label in labels if len(rows) > 1 and label != "rank" and rows[label].nunique(dropna=False) == 1
     ]
-    title += "".join(f", {_HEADINGS.get(label, label)} {rows[label].iloc[0]}" for label in constant)
+    title += "".join(f", {_HEADINGS.get(label, short_key(label))} {rows[label].iloc[0]}" for label in constant)
     table = Table(
         title=title,
         title_justify="left",
@@ -105,7 +118,8 @@ def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
     shown = [label for label in labels if label not in constant]
     metrics = shown_metrics(rows)
     for label in shown:
-        table.add_column(_HEADINGS.get(label, label), overflow="fold", min_width=_WIDTHS.get(label))
+        heading = _HEADINGS.get(label, short_key(label))
+        table.add_column(heading, overflow="fold", min_width=_WIDTHS.get(label))
     for metric in metrics:
         table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
@@ -119,9 +133,8 @@ def show_metrics(metrics: pd.DataFrame, path: Path) -> None:
     """Print the rows of one job."""
     if metrics.empty:
         return
-    first = metrics.iloc[0]
-    title = f"{first['method']} ({first['variant']}) on {first['dataset']}, encoder {first['encoder']}"
-    out.print(_table(title, metrics, ["category", "n_images", "n_anomalous", "batch_size", "seed"]))
+    labels = ["method", "variant", "dataset", "encoder", "precision", "category", "n_images", "n_anomalous"]
+    out.print(_table("results", metrics, [*labels, *key_columns(metrics), "batch_size", "seed"]))
     for note in sorted({f"{row['category']}: {row['notes']}" for row in metrics.to_dict("records") if row["notes"]}):
         out.print(Text(note, style="dim"))
     out.print(Text(f"rows: {path}"), soft_wrap=True)
@@ -133,7 +146,7 @@ def show_leaderboard(board: pd.DataFrame, path: Path) -> None:
         return
     labels = [
         *("rank", "method", "variant", "setting", "dataset", "protocol"),
-        *("encoder", "batch_size", "seed", "categories"),
+        *("encoder", "precision", *key_columns(board), "batch_size", "seed", "categories"),
     ]
     out.print(_table("leaderboard", board, labels))
     for row in board.to_dict("records"):

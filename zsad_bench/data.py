@@ -15,9 +15,9 @@ from typing import ClassVar, TypedDict
 import numpy as np
 from PIL import Image
 
+from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.names import near_misses
 from zsad_bench.errors import UserError
-from zsad_bench.hashing import file_sha256
 from zsad_bench.images import UnreadableImage, read_image_file, read_image_size, read_mask_file, read_reduced_image
 from zsad_bench.samples import SPLITS, Index, Problem, Sample, Split, doubts, repeated_images
 

@@ -13,8 +13,8 @@ import open_clip
 import torch
 
 from zsad_bench.chunks import automatic_chunk_size
+from zsad_bench.core.checksums import file_sha256
 from zsad_bench.errors import UserError
-from zsad_bench.hashing import file_sha256
 from zsad_bench.precision import resolve_precision
 from zsad_bench.preprocess import CLIP_MEAN, CLIP_STD, Geometry
 from zsad_bench.weights import ModelConfig, Weights, file_metadata, find_weights, read_model_config

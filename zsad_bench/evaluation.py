@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,22 +18,6 @@ from zsad_bench.stacks import Chosen, ReadOnDemand, Stack
 T = TypeVar("T", np.float32, np.int64)
 _EMPTY = -1
 Evaluated = tuple[dict[str, float], list[str]]
-
-
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """Hash of the names, labels and file sizes of a category: changes when the user's files change."""
-    lines = []
-    for sample in samples:
-        sizes = [_size(path) for path in (sample.path, sample.mask_path)]
-        lines.append(f"{sample.image_id}|{sample.label}|{sample.defect_type}|{sizes}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def _size(path: Path | None) -> int:
-    """Bytes of a file, or of all files in a folder of masks; -1 where there is none."""
-    if path is None or not path.exists():
-        return -1
-    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
 def evaluate_images(samples: Sequence[Sample], scores: NDArray[np.float32]) -> Evaluated:

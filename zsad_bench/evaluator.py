@@ -15,14 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from zsad_bench import console
-from zsad_bench.batching import Batch, choose_references, compose_batches, shuffled
+from zsad_bench.batching import Batch, category_references, compose_batches, shuffled
 from zsad_bench.data import Sample, UnreadableImage
 from zsad_bench.encoder import Encoder
+from zsad_bench.engine.identity import fingerprint
 from zsad_bench.environment import facts, peak_memory_mb
 from zsad_bench.errors import UserError
-from zsad_bench.evaluation import evaluate_images, evaluate_pixels, fingerprint, read_masks
+from zsad_bench.evaluation import evaluate_images, evaluate_pixels, read_masks
 from zsad_bench.feature_source import FeatureSource
-from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.features import FeatureRequest
 from zsad_bench.labels import dataset_label
 from zsad_bench.listener import Listener
 from zsad_bench.maps import resize_maps
@@ -151,12 +152,14 @@ class Evaluator:
             UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite, or no
                 image that could be scored.
         """
+        references = category_references(self.dataset, category, self.method.k_shot, self.options.seed)
+        read = fingerprint(samples, references)
         watch = _Stopwatch()
         with watch.time("text"):
             self.method.prepare(self._text(category))
         if self.method.k_shot:
             with watch.time("encode"):
-                self.method.take_references(self._references(category))
+                self.method.take_references(self.source.references(category, references, self.request))
         timed = replace(listener or Listener(), time=watch.time)
         features = self.source.category(category, samples, self.request, self.wanted, timed)
         advance(len(features.unreadable))
@@ -188,7 +191,7 @@ class Evaluator:
             n_skipped=len(samples) - len(images),
             metrics=metrics,
             notes="; ".join(notes),
-            fingerprint=fingerprint(samples),
+            fingerprint=read,
             images=tuple(sorted(images, key=lambda image: image.image_id)),
             filled_with=tuple(sample.image_id for sample in batches[-1].samples[batches[-1].n_new :]),
             timing=self._timing(watch, len(images)),
@@ -225,11 +228,6 @@ class Evaluator:
         readable = self.ensemble.class_names == "readable"
         name = self.dataset.class_name(category) if readable else category
         return self.encoder.texts.features(self.ensemble, name, self.dataset.is_texture(category))
-
-    def _references(self, category: str) -> FeatureBatch:
-        seed = named_seed(self.options.seed, self.dataset.name, category, "references")
-        chosen = choose_references(self.dataset, category, self.method.k_shot, seed)
-        return self.source.references(category, chosen, self.request)
 
     def _finish(self, category: str, predicted: _Predicted) -> tuple[NDArray[np.float32], Stack[np.float32]]:
         predictions = _Predictions(predicted)

@@ -13,15 +13,16 @@ from zsad_bench.errors import UserError
 from zsad_bench.published import comparable
 from zsad_bench.results import METRICS, OPTIONAL_METRICS, JobInfo
 from zsad_bench.runs import Job
-from zsad_bench.series import Series, fidelity
+from zsad_bench.series import Series
 from zsad_bench.statistics import series_interval
+from zsad_bench.varied_keys import varied_keys, varied_values
 
 ALWAYS = ("dataset", "protocol")
 """Rows of different datasets or protocols are never ranked together."""
 
 LABELS = (
     *("method", "variant", "fidelity", "setting", "dataset", "protocol"),
-    *("encoder", "pretrained", "image_size", "batch_size"),
+    *("encoder", "pretrained", "image_size", "precision", "batch_size"),
 )
 
 
@@ -77,7 +78,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 def label_columns(info: JobInfo) -> dict[str, object]:
     """What a row is about."""
-    return {name: fidelity(info) if name == "fidelity" else getattr(info, name) for name in LABELS}
+    return {name: getattr(info, name) for name in LABELS}
 
 
 def build_board(series: Sequence[Series], options: BoardOptions | None = None) -> pd.DataFrame:
@@ -85,10 +86,11 @@ def build_board(series: Sequence[Series], options: BoardOptions | None = None) -
 
     Per metric: the mean over categories and seeds; ``_low`` and ``_high``, its 95 % interval over images;
     ``_seed_std``, the standard deviation over seeds; ``published_`` and ``difference_`` (ours minus the paper's) where
-    comparable.
+    comparable. Keys that a sweep varied (:mod:`zsad_bench.varied_keys`) are columns under their full names.
     """
     options = options or BoardOptions()
-    rows = [_row(entry) for entry in series if options.keeps(entry.info)]
+    varied = varied_keys([entry.info for entry in series])
+    rows = [_row(entry, varied) for entry in series if options.keeps(entry.info)]
     if not rows:
         return pd.DataFrame()
     board = pd.DataFrame(rows)
@@ -105,11 +107,12 @@ def build_board(series: Sequence[Series], options: BoardOptions | None = None) -
     return board.loc[order.sort_values(keys, kind="stable").index].reset_index(drop=True)
 
 
-def _row(series: Series) -> dict[str, object]:
+def _row(series: Series, varied: Sequence[str]) -> dict[str, object]:
     info, job = series.info, (series.finished or series.jobs)[0]
     names = [name for name in (*METRICS, *OPTIONAL_METRICS) if name in METRICS or _has(job, name)]
     row: dict[str, object] = {
         **label_columns(info),
+        **varied_values(info, varied),
         "seed": series.seeds,
         "n_seeds": len(series.finished),
         "categories": series.progress,

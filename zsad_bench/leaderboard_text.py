@@ -9,8 +9,9 @@ import pandas as pd
 from zsad_bench.leaderboard import ALWAYS, BoardOptions
 from zsad_bench.results import percent, shown_metrics
 from zsad_bench.speed import SPEED
+from zsad_bench.varied_keys import key_columns, short_key
 
-LABELS = ("rank", "method", "variant", "fidelity", "encoder", "batch_size", "seed", "categories")
+LABELS = ("rank", "method", "variant", "fidelity", "encoder", "precision", "batch_size", "seed", "categories")
 EMPTY = "No finished job.\n"
 _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -61,7 +62,7 @@ def leaderboard_latex(board: pd.DataFrame, options: BoardOptions) -> str:
     parts = []
     for title, part in groups(board, options):
         head, rows = _cells(part, options.metric, _latex_mark, _latex_text)
-        columns = "".join("l" if name in LABELS[1:5] else "r" for name in _columns(part))
+        columns = "".join("l" if name in LABELS[1:6] else "r" for name in _columns(part))
         parts.append(
             "\n".join(
                 [
@@ -82,7 +83,7 @@ def leaderboard_latex(board: pd.DataFrame, options: BoardOptions) -> str:
 def _columns(part: pd.DataFrame) -> list[str]:
     printed = ["paper", "difference"] if _any_published(part) else []
     spread = ["seed_std"] if part["n_seeds"].gt(1).any() else []
-    return [*LABELS, *shown_metrics(part), "interval", *spread, *SPEED, *printed]
+    return [*LABELS, *key_columns(part), *shown_metrics(part), "interval", *spread, *SPEED, *printed]
 
 
 def _any_published(part: pd.DataFrame) -> bool:
@@ -105,7 +106,7 @@ def _cells(
     for position, row in enumerate(part.to_dict("records")):
         values = {name: percent(row[name]) for name in metrics}
         values = {name: mark(value, marked[name][position]) for name, value in values.items()}
-        values |= {name: text("-" if pd.isna(row[name]) else str(row[name])) for name in LABELS}
+        values |= {name: text("-" if pd.isna(row[name]) else str(row[name])) for name in (*LABELS, *key_columns(part))}
         values["interval"] = interval_text(*(row.get(f"{metric}_{end}", float("nan")) for end in ("low", "high")))
         values["seed_std"] = percent(row.get(f"{metric}_seed_std", float("nan")))
         for name, digits in zip(SPEED, (1, 0), strict=True):
@@ -113,7 +114,7 @@ def _cells(
         values["paper"] = percent(row.get(f"published_{metric}", float("nan")))
         values["difference"] = signed_points(row.get(f"difference_{metric}", float("nan")))
         rows.append([values[name] for name in columns])
-    return [text(heads.get(name, name).replace("_", " ")) for name in columns], rows
+    return [text(heads.get(name, short_key(name)).replace("_", " ")) for name in columns], rows
 
 
 def interval_text(low: float, high: float) -> str:

@@ -47,6 +47,8 @@ class Method(ABC):
     Attributes:
         setting: what the method sees. ``single``: one image; ``batch``: the images of its batch; ``transductive``: the
             whole test set; ``few_shot``: normal reference images; ``auxiliary``: it was trained on other data.
+        FILES: keys of the YAML that name files. They count by their content, not by their name, when it is decided
+            whether a finished result may be kept, and they do not make a row a modified variant.
         encoder: dimensions of the encoder, set by :meth:`attach`.
         seed: the job's seed, set by :meth:`attach`.
         k_shot: normal reference images per category that the method wants; above 0 only in setting ``few_shot``.
@@ -54,6 +56,7 @@ class Method(ABC):
     """
 
     setting: ClassVar[Setting]
+    FILES: ClassVar[tuple[str, ...]] = ()
     k_shot: int = 0
     encoder: EncoderSpec
     seed: int

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
 
+from zsad_bench.config import METHOD_CARD
 from zsad_bench.errors import UserError
 
 Plugin = TypeVar("Plugin")
@@ -15,6 +16,8 @@ Plugin = TypeVar("Plugin")
 
 def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
     """Instantiate the class that ``config._target_`` names with the other keys as arguments.
+
+    A method does not get the keys of its card (:data:`zsad_bench.config.METHOD_CARD`): they describe it to readers.
 
     Args:
         config: the plugin's part of the config.
@@ -25,8 +28,9 @@ def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
         UserError: the class is missing, refuses an argument, or is of another kind.
     """
     target = config["_target_"]
+    wanted = [str(name) for name in config if key != "method" or name not in METHOD_CARD]
     try:
-        plugin = instantiate(config, _convert_="object")
+        plugin = instantiate(OmegaConf.masked_copy(config, wanted), _convert_="object")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
@@ -35,3 +39,11 @@ def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
     if not isinstance(plugin, base):
         raise UserError(f"{key}._target_={target}: must be derived from {base.__module__}.{base.__name__}")
     return plugin
+
+
+def target_of(config: DictConfig) -> object:
+    """The class or function that ``config._target_`` names; None if it cannot be imported, which :func:`build` says."""
+    try:
+        return get_object(config["_target_"])
+    except (ImportError, AttributeError, ValueError):
+        return None

@@ -10,7 +10,7 @@ from io import StringIO
 
 import pandas as pd
 
-from zsad_bench.results import METRICS, JobInfo
+from zsad_bench.results import METRICS, MODIFIED, JobInfo
 
 _TRUST = {"paper": 0, "official_readme": 1, "secondary": 2}
 
@@ -39,11 +39,12 @@ def published() -> pd.DataFrame:
 def comparable(info: JobInfo) -> Printed:
     """Published figures of the same experiment, each metric from the most trustworthy source that has it.
 
-    A figure is comparable if method, dataset, encoder and image size agree, the protocol is the standard one, and the
-    weights agree where the source names them. Methods that see other images are printed with the whole test set as
-    their batch, so they are compared for ``batch_size=all`` only. Figures of re-implementations stand for no paper.
+    A figure is comparable if the method has the keys of its YAML, method, dataset, encoder and image size agree, the
+    protocol is the standard one at the encoder's input size, and the weights agree where the source names them. Methods
+    that see other images are printed with the whole test set as their batch, so they are compared for
+    ``batch_size=all`` only. Figures of re-implementations stand for no paper.
     """
-    if info.protocol != "standard":
+    if info.protocol != f"standard, {info.image_size} px" or info.fidelity == MODIFIED:
         return Printed()
     if info.setting in ("batch", "transductive") and info.batch_size != "all":
         return Printed()

@@ -25,6 +25,7 @@ from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
 from zsad_bench.series import largest_batches
 from zsad_bench.speed import KEYS, with_speed
+from zsad_bench.varied_keys import key_columns, short_key
 
 ROWS = 300
 """Rows of a table on the page; its CSV file has all."""
@@ -45,7 +46,7 @@ _FRACTIONS = (
 _FILTERS = ("dataset", "setting", "method", "batch_size")
 _SHEET_WIDTH = 900
 _BEFORE = ("rank", "method", "batch_size", "setting")
-_AFTER = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
+_AFTER = ("fidelity", "dataset", "protocol", "encoder", "precision", "seed", "categories")
 """Columns of the leaderboard before and after the numbers, so that a narrow window shows the first metric."""
 
 
@@ -139,7 +140,7 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     for _, part in board.groupby(keys, sort=False, dropna=False):
         for name in metrics:
             marked |= {(index, name): kind for index, kind in zip(part.index, marks(part, name), strict=True)}
-    after = [name for name in _AFTER if name not in _constant(board)]
+    after = [*key_columns(board), *(name for name in _AFTER if name not in _constant(board))]
     if board.duplicated([name for name in KEYS if name != "config_hash"]).any():
         after.append("config_hash")
     printed = bool(board[f"published_{metric}"].notna().any()) if f"published_{metric}" in board else False
@@ -160,13 +161,12 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _head(name: str) -> str:
-    return name.replace("_", " ")
+    return short_key(name).replace("_", " ")
 
 
 def _constant(board: pd.DataFrame) -> dict[str, str]:
     """Columns that say the same in every row: named once above the table instead."""
-    names = ("fidelity", "dataset", "protocol", "encoder", "seed", "categories")
-    return {name: str(board[name].iloc[0]) for name in names if board[name].nunique(dropna=False) == 1}
+    return {name: str(board[name].iloc[0]) for name in _AFTER if board[name].nunique(dropna=False) == 1}
 
 
 def _percent(value: float) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,17 @@ from zsad_bench.bootstrap import Replicates, bootstrap
 from zsad_bench.core.names import safe_name
 from zsad_bench.files import atomic_path, write_atomic
 from zsad_bench.summaries import PixelSummary
+
+RESULT_FORMAT = 2
+"""Raised when a change of the code changes numbers or what files mean, so that older results are computed again.
+
+2: photos count by content, a short last batch is filled, rows say at which size pixels were compared.
+"""
+
+PARITY, RECONSTRUCTION, EXAMPLE = "parity", "reconstruction", "example"
+"""Levels of fidelity of a method: proven against public code by a test; rebuilt from a text; shown how to write one."""
+MODIFIED, OWN = "modified", "own"
+"""What rows say instead: keys were changed; the method's YAML says nothing of fidelity."""
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 METRIC_NAMES = {
@@ -36,7 +48,7 @@ METRIC_NAMES = {
 OPTIONAL_METRICS = ("pixel_aupro_sweep200",)
 JOB_COLUMNS = (
     *("method", "variant", "setting", "dataset", "protocol", "category"),
-    *("encoder", "pretrained", "image_size", "batch_size", "seed"),
+    *("encoder", "pretrained", "image_size", "precision", "batch_size", "seed"),
 )
 COUNT_COLUMNS = ("n_images", "n_anomalous", "n_skipped")
 
@@ -45,7 +57,20 @@ COUNT_COLUMNS = ("n_images", "n_anomalous", "n_skipped")
 class JobInfo:
     """The columns that every row of a job shares, and which categories it is made of.
 
-    ``series`` is the hash of the config without its seed: jobs of one series differ in the seed only.
+    Attributes:
+        method, variant, setting: the method; ``variant`` is ``modified (...)`` where keys differ from its YAML.
+        dataset, protocol: what was measured, and how; rows that differ in them are never ranked together.
+        encoder, pretrained, image_size, precision: the encoder.
+        batch_size, seed: of the job.
+        config_hash: the job's identity, see :mod:`zsad_bench.engine.identity`.
+        categories: those that the job is made of.
+        series: the identity without the seed: jobs of one series differ in the seed only.
+        fidelity: ``parity``, ``reconstruction``, ``example``, ``own`` or ``modified``.
+        preset: the variant of the YAML, whether keys were changed or not.
+        root: stands for the folder of data without a published identity; empty for published datasets.
+        keys: every key that can change a number -> its value as it is written on the command line.
+        format: number of the result format, 1 for files without one.
+        superseded: whether the same command was given again with other code or other contents of files.
     """
 
     method: str
@@ -61,12 +86,26 @@ class JobInfo:
     config_hash: str
     categories: tuple[str, ...]
     series: str = ""
+    precision: str = ""
+    fidelity: str = ""
+    preset: str = ""
+    root: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    format: int = 1
+    superseded: bool = False
+
+    @property
+    def command(self) -> JobInfo:
+        """What was asked for, whatever files and code were found then."""
+        keys = {key: value for key, value in self.keys.items() if key != "method.version"}
+        return replace(self, config_hash="", series="", format=0, superseded=False, keys=keys)
 
     @property
     def folder(self) -> str:
-        """Folder name of the job, see :func:`~zsad_bench.core.names.safe_name`."""
-        method = self.method if self.variant == "paper" else f"{self.method}-{self.variant}"
-        return safe_name(f"{method}_{self.dataset}_b{self.batch_size}_s{self.seed}_{self.config_hash}")
+        """Folder name of the job; it ends in the job's identity."""
+        preset = self.preset or self.variant
+        method = self.method if preset == "paper" else f"{self.method}-{preset}"
+        return f"{safe_name(f'{method}_{self.dataset}_b{self.batch_size}_s{self.seed}')}_{self.config_hash}"
 
 
 @dataclass(frozen=True)
@@ -116,9 +155,21 @@ class JobFolder:
         self.path = path or run_folder / "jobs" / info.folder
 
     def start(self, config_yaml: str) -> None:
-        """Write what the job is, before anything is computed."""
+        """Write what the job is, before anything is computed.
+
+        A job of the same command with another identity is superseded: it was made with other code of a method, or with
+        other contents of files of the same names. Its files stay, and tables leave it out.
+        """
         write_atomic(self.path / "config.yaml", config_yaml)
-        write_atomic(self.path / "job.json", json.dumps(asdict(self.info), indent=1) + "\n")
+        self._write_info(self.info)
+        start = self.info.folder.removesuffix(self.info.config_hash)
+        for path in self.path.parent.glob(f"{start}*/job.json"):
+            other = read_job_info(path)
+            if other is not None and other.config_hash != self.info.config_hash and other.command == self.info.command:
+                JobFolder(Path(), other, path.parent)._write_info(replace(other, superseded=True))
+
+    def _write_info(self, info: JobInfo) -> None:
+        write_atomic(self.path / "job.json", json.dumps(asdict(info), indent=1) + "\n")
 
     def category_file(self, category: str) -> Path:
         """Where a finished category lies: where version 0.1 put it, if that file is there and is of this category."""
@@ -132,7 +183,7 @@ class JobFolder:
                 summary.save(path)
         with atomic_path(self._file(stem, ".replicates.npz")) as path:
             self._bootstrap(result, summary).save(path)
-        content = {**asdict(result), "metrics": _finite_or_none(result.metrics)}
+        content = {"format": self.info.format, **asdict(result), "metrics": _finite_or_none(result.metrics)}
         write_atomic(self._file(stem, ".json"), json.dumps(content, indent=1) + "\n")
 
     def worst_picture(self, category: str) -> Path:
@@ -171,11 +222,26 @@ class JobFolder:
 
 def _read_category(path: Path) -> CategoryResult | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        metrics = {key: math.nan if value is None else value for key, value in content.pop("metrics").items()}
-        images = tuple(ImageResult(**image) for image in content.pop("images"))
-        return CategoryResult(metrics=metrics, images=images, **content)
-    except (OSError, ValueError, KeyError, TypeError):
+        content = _known(CategoryResult, json.loads(path.read_text(encoding="utf-8")))
+        content["metrics"] = {key: math.nan if value is None else value for key, value in content["metrics"].items()}
+        content["images"] = tuple(ImageResult(**_known(ImageResult, image)) for image in content["images"])
+        content["filled_with"] = tuple(content.get("filled_with", ()))
+        return CategoryResult(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _known(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a file that a dataclass has; files of later versions may hold more."""
+    return {key.name: content[key.name] for key in fields(kind) if key.name in content}
+
+
+def read_job_info(path: Path) -> JobInfo | None:
+    """What a job is, from its ``job.json``; None if the file is damaged. Keys of other versions are ignored."""
+    try:
+        content = _known(JobInfo, json.loads(path.read_text(encoding="utf-8")))
+        return JobInfo(**{**content, "categories": tuple(content["categories"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -9,23 +9,21 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench import console
-from zsad_bench.batching import limited
-from zsad_bench.config import identity, without_seed
+from zsad_bench.batching import category_references, limited
+from zsad_bench.core.checksums import index
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import LazyEncoder, shared_encoder
-from zsad_bench.encoder_plan import weights_label
-from zsad_bench.evaluation import fingerprint
+from zsad_bench.engine.describe import describe
+from zsad_bench.engine.identity import fingerprint, read_files_ahead
 from zsad_bench.evaluator import CategoryOutput, EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
-from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
-from zsad_bench.results import JobFolder, JobInfo
+from zsad_bench.results import JobFolder
 from zsad_bench.sharding import Shard
 from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.union import read_union
-from zsad_bench.weights import local_weights_sha256, native_image_size
 
 
 def configured_encoder(config: DictConfig) -> LazyEncoder:
@@ -55,35 +53,6 @@ def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
     return FeatureSource(dataset, encoder, store, skip_unreadable=config.on_error == "skip", may_encode=may_encode)
 
 
-def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
-    """The columns that identify a job's rows; nothing of the encoder is loaded.
-
-    Raises:
-        UserError: the method refuses the dataset.
-    """
-    protocol = [dataset.protocol]
-    if config.dataset.get("categories") is not None or lacks_categories(dataset):
-        protocol.append(f"categories {'+'.join(dataset.categories)}")
-    protocol += [f"{key} {config[key]}" for key in ("limit", "evaluation_size") if config[key] is not None]
-    model, pretrained = config.encoder.model, config.encoder.pretrained
-    label = dataset_label(dataset)
-    return JobInfo(
-        method=method.name,
-        variant=method.variant_on(label, dataset.categories),
-        setting=method.setting,
-        dataset=label,
-        protocol=", ".join(protocol),
-        encoder=Path(model).stem if model.endswith(".json") else model,
-        pretrained=weights_label(pretrained),
-        image_size=config.encoder.image_size or native_image_size(model),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        config_hash=identity(config, dataset.categories, local_weights_sha256(pretrained)),
-        categories=dataset.categories,
-        series=identity(without_seed(config), dataset.categories, local_weights_sha256(pretrained)),
-    )
-
-
 def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) -> JobFolder:
     """Evaluate every category that is not finished yet.
 
@@ -101,7 +70,7 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
     folder.start(OmegaConf.to_yaml(config, resolve=True))
     if config.overwrite == "never":
         return folder
-    todo = _unfinished(config, dataset, folder)
+    todo = _unfinished(config, dataset, method, folder)
     if not todo:
         console.err.print(f"{folder.path.name}: finished already; overwrite=always computes it again", style="dim")
         return folder
@@ -121,6 +90,7 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
             bar.category(f"{method.name} {dataset.name}/{category}")
             output = evaluator.evaluate(category, samples, bar.predicted, bar.listener)
             _save(config, evaluator, folder, category, output)
+    index().save()
     return folder
 
 
@@ -137,15 +107,22 @@ def _save(
     folder.save(output.result, output.summary)
 
 
-def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:
-    """Categories to evaluate: all of them, or those without a result for today's files."""
+def _unfinished(config: DictConfig, dataset: Dataset, method: Method, folder: JobFolder) -> dict[str, list[Sample]]:
+    """Categories to evaluate: all of them, or those without a result for the files as they are now."""
     mine = Shard.parse(config.shard).categories(dataset.categories) if config.shard else dataset.categories
     todo = {category: limited(dataset.samples(category), config.limit) for category in mine}
     if config.overwrite == "always":
         return todo
-    finished = {category: folder.load(category) for category in todo}
+    kept = {category: result for category in todo if (result := folder.load(category)) is not None}
+    if kept:
+        with console.status("looking whether photos have changed"):
+            read_files_ahead([sample for category in kept for sample in todo[category]])
+
+    def now(category: str) -> str:
+        return fingerprint(todo[category], category_references(dataset, category, method.k_shot, config.seed))
+
     return {
         category: samples
         for category, samples in todo.items()
-        if (kept := finished[category]) is None or kept.fingerprint != fingerprint(samples)
+        if category not in kept or kept[category].fingerprint != now(category)
     }

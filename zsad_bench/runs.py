@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zsad_bench.bootstrap import Replicates
 from zsad_bench.errors import UserError
-from zsad_bench.results import CategoryResult, JobFolder, JobInfo
+from zsad_bench.results import RESULT_FORMAT, CategoryResult, JobFolder, JobInfo, read_job_info
 from zsad_bench.summaries import PixelSummary
 
 
@@ -82,26 +82,54 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such results folder; name folders below results_dir")
         for path in sorted(folder.glob("jobs/*/job.json")):
-            info = _read_info(path, runs.problems)
-            if info is not None:
-                _add(jobs, info, JobFolder(folder, info, path.parent), runs.problems)
+            info = read_job_info(path)
+            if info is None:
+                runs.problems.append(f"{path}: damaged; its job is left out, run it again")
+                continue
+            if info.superseded:
+                continue
+            _add(jobs, info, JobFolder(folder, info, path.parent), runs.problems)
         for path in sorted(folder.glob("failed/*.json")):
             failure = _read_failure(folder, path, runs.problems)
             if failure is not None:
                 runs.failures.append(failure)
-    runs.jobs = [_in_order(job) for job in jobs.values()]
+    runs.jobs = _roots_apart(_current([_in_order(job) for job in jobs.values()]))
     return runs
 
 
-def _read_info(path: Path, problems: list[str]) -> JobInfo | None:
-    """What a job is; keys of other versions are ignored, as long as ours are there."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        known = {key.name: content[key.name] for key in fields(JobInfo) if key.name in content}
-        return JobInfo(**{**known, "categories": tuple(known["categories"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        problems.append(f"{path}: damaged; its job is left out, run it again")
-        return None
+def _current(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs without those of an older format that were run again; the others of an older format are a protocol apart.
+
+    Older versions composed the last batch of a category and said what they measured in other ways.
+    """
+
+    def subject(job: Job) -> tuple[object, ...]:
+        info = job.info
+        encoder = info.encoder.removesuffix(" (teaching)")
+        return info.method, info.preset or info.variant, info.dataset, encoder, str(info.batch_size), info.seed
+
+    newest = max((job.info.format for job in jobs), default=0)
+    again = {subject(job) for job in jobs if job.info.format == newest}
+    kept = [job for job in jobs if job.info.format == newest or subject(job) not in again]
+    return [
+        job
+        if job.info.format == RESULT_FORMAT
+        else replace(job, info=replace(job.info, protocol=f"{job.info.protocol}, result format {job.info.format}"))
+        for job in kept
+    ]
+
+
+def _roots_apart(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs with other names for datasets that lie in different folders, where the folders are called alike."""
+    roots: dict[str, set[str]] = {}
+    for job in jobs:
+        roots.setdefault(job.info.dataset, set()).add(job.info.root)
+    return [
+        replace(job, info=replace(job.info, dataset=f"{job.info.dataset} {job.info.root}".strip()))
+        if len(roots[job.info.dataset]) > 1
+        else job
+        for job in jobs
+    ]
 
 
 def _add(jobs: dict[str, Job], info: JobInfo, folder: JobFolder, problems: list[str]) -> None:

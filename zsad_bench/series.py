@@ -6,19 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from importlib import resources
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from zsad_bench.bootstrap import BOOTSTRAPPED
 from zsad_bench.core.names import batch_size_order
 from zsad_bench.results import JobInfo
 from zsad_bench.runs import Job
-
-FAITHFUL, RECONSTRUCTION, OWN = "faithful", "reconstruction", "own"
+from zsad_bench.varied_keys import short_key, varied_keys, varied_values
 
 
 @dataclass(frozen=True)
@@ -140,14 +137,19 @@ def group_series(jobs: Sequence[Job]) -> list[Series]:
 
 
 def _told_apart(series: Sequence[Series]) -> list[Series]:
-    """Series named so that no two on a dataset are called the same: by encoder, and by configuration if need be."""
+    """Series named so that no two on a dataset are called the same: by encoder, and by what else they differ in."""
     named = []
     encoders: dict[str, set[str]] = {}
     for entry in series:
         encoders.setdefault(entry.info.dataset, set()).add(_encoder(entry.info))
+    varied = varied_keys([entry.info for entry in series])
     for entry in series:
         several = len(encoders[entry.info.dataset]) > 1
-        named.append(replace(entry, apart=_encoder(entry.info) if several else ""))
+        values = varied_values(entry.info, varied)
+        differing = [f"{short_key(key)}={value}" for key, value in values.items() if value]
+        # A modified variant names its own keys already.
+        own = [text for text in differing if text not in entry.info.variant]
+        named.append(replace(entry, apart=", ".join([*([_encoder(entry.info)] if several else []), *own])))
     count = Counter((entry.info.dataset, entry.label) for entry in named)
     for index, entry in enumerate(named):
         if count[entry.info.dataset, entry.label] > 1:
@@ -157,7 +159,7 @@ def _told_apart(series: Sequence[Series]) -> list[Series]:
 
 
 def _encoder(info: JobInfo) -> str:
-    return f"{info.encoder} {info.pretrained} {info.image_size}"
+    return " ".join(filter(None, (info.encoder, info.pretrained, str(info.image_size), info.precision)))
 
 
 def largest_batches(series: Sequence[Series]) -> list[Series]:
@@ -172,18 +174,3 @@ def largest_batches(series: Sequence[Series]) -> list[Series]:
 def column(metric: str) -> int | None:
     """Column of a metric among the replicates, None if it has none."""
     return BOOTSTRAPPED.index(metric) if metric in BOOTSTRAPPED else None
-
-
-def fidelity(info: JobInfo) -> str:
-    """``reconstruction``, ``faithful`` (a bundled method checked against its source), or ``own`` (a user's method)."""
-    if "reconstruction" in info.variant:
-        return RECONSTRUCTION
-    return FAITHFUL if info.method in _bundled_methods() else OWN
-
-
-@lru_cache(maxsize=1)
-def _bundled_methods() -> frozenset[str]:
-    """Names that the YAML files in ``conf/method`` give."""
-    folder = resources.files("zsad_bench.conf") / "method"
-    texts = [entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return frozenset(str(OmegaConf.select(OmegaConf.create(text), "name")) for text in texts)

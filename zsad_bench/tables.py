@@ -16,6 +16,7 @@ from zsad_bench.results import COUNT_COLUMNS, JOB_COLUMNS, CategoryResult, write
 from zsad_bench.runs import Job, read_runs
 from zsad_bench.series import group_series
 from zsad_bench.speed import build_speed, with_speed
+from zsad_bench.varied_keys import varied_keys, varied_values
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ def collect(run_folder: Path, options: BoardOptions | None = None) -> RunTables:
 def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> RunTables:
     """Tables of jobs: a row per category and mean, per image, per timing, the leaderboard and its speeds."""
     metrics, images, timing = [], [], []
+    varied = varied_keys([job.info for job in jobs])
     for job in jobs:
         info = job.info
-        shared = {column: getattr(info, column, "") for column in JOB_COLUMNS}
+        shared = {**{column: getattr(info, column, "") for column in JOB_COLUMNS}, **varied_values(info, varied)}
         for result in job.results.values():
             row = {**shared, "category": result.category}
             counts = {column: getattr(result, column) for column in COUNT_COLUMNS}

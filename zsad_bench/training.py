@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from zsad_bench.batching import limited, load_batches
 from zsad_bench.checkpoint import Checkpoint, Facts, encoder_facts, image_mark
 from zsad_bench.data import SPLITS, Dataset, Sample, Split
 from zsad_bench.encoder import ClipEncoder, EncoderSpec
+from zsad_bench.engine.identity import fingerprint
 from zsad_bench.errors import UserError
-from zsad_bench.evaluation import fingerprint, read_masks
+from zsad_bench.evaluation import read_masks
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.labels import dataset_label
 from zsad_bench.method import Method
@@ -61,6 +63,8 @@ class TrainingOptions:
 
 class TrainableMethod(Method):
     """A method with parameters that the training program learns and a ``checkpoint`` key brings back."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
     @abstractmethod
     def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.Module:

@@ -16,9 +16,9 @@ from open_clip.factory import convert_state_dict, load_state_dict, resize_pos_em
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.names import did_you_mean
 from zsad_bench.errors import UserError
-from zsad_bench.hashing import file_sha256
 
 HUB_FILE = "open_clip_model.safetensors"
 DEMO_HINT = "to try the pipeline without them use encoder=demo dataset=demo"
