@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
@@ -28,8 +28,6 @@ CONFIG_MODULE = "zsad_bench.conf"
 NOT_IN_FEATURES = ("device", "chunk_size", "sha256")
 # What a method's YAML says about the method to readers; nothing of it reaches the method.
 METHOD_CARD = ("version", "paper", "code", "citation", "fidelity")
-# Written into the results folder before a sweep starts; see zsad_bench/union.py.
-UNION_FILE = "requests.json"
 GROUPS = ("method", "dataset", "encoder", "features", "cluster", "tracker")
 CHOICES = {
     "on_error": ("stop", "skip"),
@@ -196,16 +194,25 @@ def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
 
     Batch sizes, seeds and output options cannot: the number of combinations stays small.
     """
-    parsed = _parse(overrides)
+    groups = ("method", "dataset", "encoder", "experiment")
+    return _combinations(overrides, lambda key: key.lstrip("+").split(".")[0] in groups)
+
+
+def every_job(overrides: Sequence[str]) -> list[list[str]]:
+    """Override lists of all jobs of a sweep."""
+    return _combinations(overrides, lambda key: True)
+
+
+def _combinations(overrides: Sequence[str], matters: Callable[[str], bool]) -> list[list[str]]:
+    """Override lists for every combination of the swept values of keys that matter; others have their first value."""
     options = []
-    for item, text in zip(parsed, overrides, strict=True):
+    for item, text in zip(_parse(overrides), overrides, strict=True):
         if not item.is_sweep_override():
             options.append([text])
             continue
         key = item.input_line.split("=", 1)[0]
         values = [f"{key}={value}" for value in item.sweep_string_iterator()]
-        matters = key.lstrip("+").split(".")[0] in ("method", "dataset", "encoder", "experiment")
-        options.append(values if matters else values[:1])
+        options.append(values if matters(key) else values[:1])
     return [list(job) for job in product(*options)]
 
 

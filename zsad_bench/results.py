@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from zsad_bench.bootstrap import Replicates, bootstrap
-from zsad_bench.core.names import safe_name
+from zsad_bench.core.names import near_misses, safe_name
+from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path, write_atomic
 from zsad_bench.summaries import PixelSummary
 
@@ -162,11 +163,34 @@ class JobFolder:
         """
         write_atomic(self.path / "config.yaml", config_yaml)
         self._write_info(self.info)
+        for place, other in self._like_it():
+            if other.config_hash != self.info.config_hash and other.command == self.info.command:
+                JobFolder(Path(), other, place)._write_info(replace(other, superseded=True))
+
+    def require_started(self) -> None:
+        """Raise UserError, naming what there is, unless the job or one that it stands for has begun before.
+
+        It stands for jobs of the same command with another identity, and for those of version 0.1.
+        """
+        if (self.path / "job.json").exists():
+            return
+        if any(other.command == self.info.command or other.format < self.info.format for _, other in self._like_it()):
+            return
+        jobs = self.path.parent
+        there = sorted(path.parent.name for path in jobs.glob("*/job.json"))
+        near = near_misses(self.path.name, there, count=3, cutoff=0)
+        listed = f"; it has {', '.join(near)}{' and others' if len(there) > len(near) else ''}" if near else ""
+        raise UserError(
+            f"{jobs.parent}: has no job {self.path.name}, and overwrite=never computes nothing{listed}; correct the "
+            "choices, or leave overwrite=never out"
+        )
+
+    def _like_it(self) -> Iterator[tuple[Path, JobInfo]]:
+        """Folders and columns of jobs whose folders have the same name up to the identity."""
         start = self.info.folder.removesuffix(self.info.config_hash)
         for path in self.path.parent.glob(f"{start}*/job.json"):
-            other = read_job_info(path)
-            if other is not None and other.config_hash != self.info.config_hash and other.command == self.info.command:
-                JobFolder(Path(), other, path.parent)._write_info(replace(other, superseded=True))
+            if (other := read_job_info(path)) is not None:
+                yield path.parent, other
 
     def _write_info(self, info: JobInfo) -> None:
         write_atomic(self.path / "job.json", json.dumps(asdict(info), indent=1) + "\n")
