@@ -1,4 +1,4 @@
-"""Several commands in one results folder: each has its own failures, exit code and request; reporting writes nothing."""
+"""Several commands in one results folder: failures, exit codes, requests are their own; reporting writes nothing."""
 
 from __future__ import annotations
 

@@ -59,14 +59,16 @@ def write_maps(
     if what == "all":
         with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
             names = np.array([sample.image_id for sample in samples])
-            save_arrays(file, {"image_ids": names}, {"maps": _stored(maps, folder)}, ZIP_DEFLATED)
+            kind = stored_type(maps)
+            kept = Stack.of((anomaly_map.astype(kind) for anomaly_map in maps), kind, folder)
+            save_arrays(file, {"image_ids": names}, {"maps": kept}, ZIP_DEFLATED)
     if what in ("sheet", "all"):
         sheet = contact_sheet(f"{dataset.name} / {category}", dataset, samples, maps, geometry)
         with atomic_path(folder / f"{name}.png") as path:
             sheet.save(path, format="PNG", compress_level=PNG_EFFORT)
 
 
-def stored_type(maps: Maps) -> type[np.float16] | type[np.float32]:
+def stored_type(maps: Maps) -> type[np.floating]:
     """Type of a category's stored maps: float16 if that holds every value to 2^-11 of itself, else float32.
 
     Values above 65504 would become infinite in float16, and those below 6e-5 lose digits.
@@ -77,12 +79,6 @@ def stored_type(maps: Maps) -> type[np.float16] | type[np.float32]:
             for anomaly_map in maps
         )
     return np.float16 if fits else np.float32
-
-
-def _stored(maps: Maps, folder: Path) -> Stack[np.float16] | Stack[np.float32]:
-    if stored_type(maps) is np.float16:
-        return Stack.of((anomaly_map.astype(np.float16) for anomaly_map in maps), np.float16, folder)
-    return Stack.of(maps, np.float32, folder)
 
 
 def choose(samples: Sequence[Sample], maps: Maps) -> list[int]:
