@@ -133,7 +133,7 @@ def main() -> None:
             ensemble = load_ensemble(prompts)
 
             def first(ensemble: PromptEnsemble = ensemble) -> None:
-                encoder.texts = TextCache(encoder)
+                encoder.texts = TextCache(encoder, encoder.device)
                 encoder.texts.features(ensemble, "metal nut", False)
 
             def again(ensemble: PromptEnsemble = ensemble) -> None:

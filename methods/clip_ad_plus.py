@@ -30,6 +30,7 @@ from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.maps import upsample
 from zsad_bench.method import Prediction, Setting
+from zsad_bench.prompts import TextFeatures
 from zsad_bench.training import TrainableMethod
 
 from .clip_ad import ClipAD, ClipADTransductive, Fusion
@@ -109,6 +110,11 @@ class ClipADPlus(ClipAD, TrainableMethod):
         self.trained = Checkpoint.load(Path(self.checkpoint), {**self.must_match(), **encoder_facts(encoder)})
         self.linear.load_state_dict(self.trained.tensors)
 
+    def prepare(self, text: TextFeatures | None) -> None:
+        """Representative vectors of the category; the linear layers follow them to the device."""
+        super().prepare(text)
+        self.linear.to(self.text.device)
+
     def variant_on(self, dataset: str, categories: Sequence[str]) -> str:
         """Training categories are refused or labelled, other categories of the training dataset are labelled."""
         if self.checkpoint is None:
@@ -144,7 +150,6 @@ class ClipADPlus(ClipAD, TrainableMethod):
 
     def stage_maps(self, batch: FeatureBatch, text: Tensor) -> Tensor:
         """Abnormal probabilities P_k (K, B, H, W); text vectors are (2, D), or (B, 2, D) for each image its own."""
-        self.linear.to(batch.class_tokens.device)
         maps = []
         for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
             cosines = F.normalize(layer(batch.patches(tap)), dim=-1) @ text.transpose(-1, -2)

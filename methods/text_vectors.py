@@ -2,7 +2,8 @@
 
 With the prompts of one state as unit vectors e_1 .. e_n, the representative is r / |r| with
 
-- ``mean``: r = mean_i e_i, as in CLIP's own prompt ensembling;
+- ``mean``: r = mean_i e_i, as in CLIP's own prompt ensembling, computed where the embeddings lie; the others are
+  computed on the CPU in float64, once a category, and their result returns to the device:
 - ``pca``: r = first principal component *score*. Dimensions are the samples and prompts the variables (so the code
   calls it): every e_i loses its own mean over the D dimensions, and r is the first left singular vector of the
   (D, n) matrix, turned towards the mean;
@@ -60,7 +61,6 @@ def _largest_cluster(units: Vectors, labels: NDArray[np.int64]) -> Vectors:
 
 
 _CHOICES: dict[str, Callable[[Vectors], Vectors]] = {
-    "mean": _mean,
     "pca": _pca,
     "kde": _kde,
     "mean_shift": _mean_shift,
@@ -87,6 +87,8 @@ def representative(
     Raises:
         UserError: DBSCAN takes every prompt for noise.
     """
+    if choice == "mean":
+        return F.normalize(F.normalize(embeddings, dim=-1).mean(dim=0), dim=0)
     units = _units(embeddings)
     if choice == "dbscan":
         labels = dbscan_labels(embeddings, dbscan_eps, dbscan_min_samples)
@@ -98,7 +100,7 @@ def representative(
         vector = _largest_cluster(units, labels)
     else:
         vector = _CHOICES[choice](units)
-    return F.normalize(from_numpy(vector).to(embeddings), dim=0)
+    return F.normalize(from_numpy(vector.astype(np.float32)).to(embeddings), dim=0)
 
 
 def _units(embeddings: Tensor) -> Vectors:

@@ -242,7 +242,10 @@ class Evaluator:
     def _keep(
         self, category: str, prediction: Prediction, maps: Stack[np.float32], count: int | None = None
     ) -> NDArray[np.float32]:
-        """Add the maps of the first ``count`` images (all by default) to ``maps``; their scores (count,)."""
+        """Add the maps of the first ``count`` images (all by default) to ``maps``; their scores (count,).
+
+        Here, and only here, results leave the device.
+        """
         scores = prediction.scores[:count].float().cpu().numpy()
         fresh = prediction.maps[:count].float().cpu().numpy()
         if not np.isfinite(scores).all() or not np.isfinite(fresh).all():

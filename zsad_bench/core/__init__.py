@@ -1,0 +1,1 @@
+"""What knows nothing of anomaly detection: devices, random numbers, files."""
