@@ -17,7 +17,7 @@ from zsad_bench.regions import FPR_LIMIT
 from zsad_bench.results import METRICS, CategoryResult
 from zsad_bench.runs import Job
 from zsad_bench.series import Series
-from zsad_bench.speed import EncoderTimes, images_per_second, method_images_per_second, peak_memory
+from zsad_bench.speed import speed_columns
 from zsad_bench.statistics import category_intervals, series_interval
 
 SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
@@ -77,7 +77,7 @@ def by_category(series: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def speed(series: Sequence[Series], metric: str, times: EncoderTimes) -> pd.DataFrame:
+def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
     """Accuracy against images per second, of encoder and method and of the method alone.
 
     ``pareto`` and ``method_pareto`` mark rows that nobody beats in both, within a dataset.
@@ -85,12 +85,7 @@ def speed(series: Sequence[Series], metric: str, times: EncoderTimes) -> pd.Data
     rows: list[dict[str, object]] = []
     for entry in series:
         low, high = series_interval(entry, metric)
-        numbers = {
-            "images_per_second": images_per_second(entry, times),
-            "method_images_per_second": method_images_per_second(entry),
-            "peak_memory_mb": peak_memory(entry),
-        }
-        rows.append({**_labels(entry), **numbers, "value": entry.mean(metric), "low": low, "high": high})
+        rows.append({**_labels(entry), **speed_columns(entry), "value": entry.mean(metric), "low": low, "high": high})
     table = pd.DataFrame(rows)
     if not table.empty:
         for front, rate in (("pareto", "images_per_second"), ("method_pareto", "method_images_per_second")):

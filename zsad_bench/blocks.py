@@ -157,6 +157,10 @@ class Block:
         key, value = self._split(key_value(normed), 2)
         return Heads(self._split(query(normed[:, :1]), 1)[0], key, value)
 
+    def queries(self, hidden: Tensor) -> Tensor:
+        """The queries of all tokens (B, heads, tokens, d_head), for keys and values of :meth:`class_heads`."""
+        return self._split(self._in_parts[0](layer_norm(self.norm_1, hidden)), 1)[0]
+
     def output(self, mixed: Tensor, residual: Tensor | None = None) -> Tensor:
         """The attention's output projection (..., width), added to a residual if there is one."""
         return self._scaled(self._out, mixed, residual, self._scales[0])

@@ -20,7 +20,7 @@ from zsad_bench.plots_speed import speed_figure
 from zsad_bench.results import METRIC_NAMES
 from zsad_bench.runs import Runs
 from zsad_bench.series import Series, group_series, largest_batches
-from zsad_bench.speed import EncoderTimes, build_speed, encoder_times
+from zsad_bench.speed import build_speed
 from zsad_bench.statistics import RankTest, block_values, compare, rank_test, verdict
 from zsad_bench.tables import build_tables
 
@@ -76,10 +76,10 @@ def build_content(runs: Runs, options: BoardOptions) -> Content:
     """
     everything = group_series(runs.jobs)
     series = [entry for entry in everything if options.keeps(entry.info)]
-    board, times = build_board(series, options), encoder_times(everything)
-    content = Content(runs, options, series, board, build_speed(everything, board), coverage(series))
+    board = build_board(series, options)
+    content = Content(runs, options, series, board, build_speed(series, board), coverage(series))
     for dataset in sorted({entry.info.dataset for entry in series}):
-        content.questions += _questions([entry for entry in series if entry.info.dataset == dataset], options, times)
+        content.questions += _questions([entry for entry in series if entry.info.dataset == dataset], options)
     content.sheets = _sheets(series)
     return content
 
@@ -99,7 +99,7 @@ def coverage(series: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
-def _questions(series: list[Series], options: BoardOptions, times: EncoderTimes) -> list[Question]:
+def _questions(series: list[Series], options: BoardOptions) -> list[Question]:
     """The questions of one dataset, in the order of the page."""
     metric, dataset = options.metric, series[0].info.dataset
     started = [entry for entry in series if any(job.results for job in entry.jobs)]
@@ -108,7 +108,7 @@ def _questions(series: list[Series], options: BoardOptions, times: EncoderTimes)
         _batch_sizes(dataset, started, metric),
         _compositions(dataset, started, metric),
         _shares(dataset, started),
-        _speed(dataset, started, metric, times),
+        _speed(dataset, started, metric),
         _comparisons(dataset, entries, metric),
         _categories(dataset, entries, metric),
         _defect_types(dataset, entries),
@@ -172,8 +172,8 @@ def _shares(dataset: str, series: list[Series]) -> Question:
     )
 
 
-def _speed(dataset: str, series: list[Series], metric: str, times: EncoderTimes) -> Question:
-    table = analysis.speed(series, metric, times)
+def _speed(dataset: str, series: list[Series], metric: str) -> Question:
+    table = analysis.speed(series, metric)
     name = f"speed_{_slug(dataset)}"
     known = len(table) and (table["value"].notna() & table["images_per_second"].notna()).any()
     return Question(

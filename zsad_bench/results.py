@@ -89,7 +89,7 @@ class CategoryResult:
         notes: why a metric is undefined, which images were left out.
         fingerprint: of the list of image and mask files; a changed dataset is evaluated again.
         filled_with: images that were scored before and filled the last batch.
-        timing: seconds per stage (``load``, ``encode``, ``score``, ``metrics``), and facts about the machine.
+        timing: what it took, and facts about the machine; ``docs/performance.md`` says what each number is.
     """
 
     category: str
@@ -102,6 +102,15 @@ class CategoryResult:
     images: tuple[ImageResult, ...]
     filled_with: tuple[str, ...] = ()
     timing: dict[str, float | str] = field(default_factory=dict)
+
+
+def own_seconds(timing: Mapping[str, float | str]) -> float:
+    """Seconds of a category's text, of its images' features and of the method, as if the method had run alone.
+
+    NaN if not all of them are known: features or text that were encoded by a version that did not time their parts.
+    """
+    parts = (timing.get(name, math.nan) for name in ("charged_text", "charged_encode", "seconds_score"))
+    return math.fsum(map(float, parts))
 
 
 def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
