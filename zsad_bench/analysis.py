@@ -13,6 +13,7 @@ from scipy import stats
 from zsad_bench import binned
 from zsad_bench.bootstrap import pixel_counts
 from zsad_bench.leaderboard import spread
+from zsad_bench.merged_rows import batch_text, fastest, merge_batches
 from zsad_bench.regions import FPR_LIMIT
 from zsad_bench.results import METRICS, CategoryResult
 from zsad_bench.runs import Job
@@ -78,21 +79,35 @@ def by_category(series: Sequence[Series]) -> pd.DataFrame:
 
 
 def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
-    """Accuracy against images per second, of encoder and method and of the method alone.
+    """Accuracy against images per second, of text, encoder and method and of the method alone.
 
-    ``pareto`` and ``method_pareto`` mark rows that nobody beats in both, within a dataset.
+    Batch sizes with the same result are one row, that of the fastest; ``batch_sizes`` names them. ``pareto`` and
+    ``method_pareto`` mark rows that nobody beats in both, within a dataset; a row that cannot be told from chance
+    (:func:`above_chance`) is never marked.
     """
     rows: list[dict[str, object]] = []
-    for entry in series:
+    for group in merge_batches(series):
+        entry = fastest(group)
         low, high = series_interval(entry, metric)
-        rows.append({**_labels(entry), **speed_columns(entry), "value": entry.mean(metric), "low": low, "high": high})
+        shown = {"batch_sizes": batch_text(group), "above_chance": above_chance(entry)}
+        rows.append({**_labels(entry), **shown, **speed_columns(entry), "value": entry.mean(metric), "low": low, "high": high})
     table = pd.DataFrame(rows)
     if not table.empty:
         for front, rate in (("pareto", "images_per_second"), ("method_pareto", "method_images_per_second")):
             table[front] = False
             for _, part in table.groupby("dataset"):
-                table.loc[part.index, front] = pareto_front(part[rate].to_numpy(), part["value"].to_numpy())
+                known = part[part["above_chance"]]
+                table.loc[known.index, front] = pareto_front(known[rate].to_numpy(), known["value"].to_numpy())
     return table
+
+
+def above_chance(entry: Series) -> bool:
+    """Whether a series ranks images better than chance: its image AUROC, with its whole interval, is above 0.5.
+
+    True where image AUROC is unknown.
+    """
+    value, (low, _) = entry.mean("image_auroc"), series_interval(entry, "image_auroc")
+    return not (value <= 0.5 or low <= 0.5)
 
 
 def pareto_front(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 import pandas as pd
 
 from zsad_bench.errors import UserError
+from zsad_bench.merged_rows import merge_batches
 from zsad_bench.published import comparable
 from zsad_bench.results import METRICS, OPTIONAL_METRICS, JobInfo
 from zsad_bench.runs import Job
@@ -93,15 +94,20 @@ def build_board(series: Sequence[Series], options: BoardOptions | None = None) -
     comparable.
     """
     options = options or BoardOptions()
-    rows = [_row(entry) for entry in series if options.keeps(entry.info)]
-    if not rows:
+    kept = [entry for entry in series if options.keeps(entry.info)]
+    if not kept:
         return pd.DataFrame()
-    board = pd.DataFrame(rows)
+    board = pd.DataFrame([_row(entry) for entry in kept])
     metrics = [name for name in (*METRICS, *OPTIONAL_METRICS) if name in board]
     if options.metric not in board:
         raise UserError(f"board.metric={options.metric}: not in these results; choose from {', '.join(metrics)}")
     groups = list(dict.fromkeys([*ALWAYS, *options.group]))
-    ranks = board.groupby(groups, sort=False, dropna=False)[options.metric].rank(ascending=False, method="min")
+    # Batch sizes that are one row for a reader count once; grouped by batch size they are rows of their own.
+    merged = [(entry,) for entry in kept] if "batch_size" in groups else merge_batches(kept)
+    rows = {entry.info.config_hash: place for place, group in enumerate(merged) for entry in group}
+    row_of = board["config_hash"].map(rows)
+    one_each = board[~row_of.duplicated()].groupby(groups, sort=False, dropna=False)[options.metric]
+    ranks = row_of.map(dict(zip(row_of[~row_of.duplicated()], one_each.rank(ascending=False, method="min"), strict=True)))
     board.insert(0, "rank", ranks.astype("Int64"))
     sizes = board["batch_size"].map(lambda size: math.inf if size == "all" else float(size))
     texts = {name: board[name].astype(str) for name in groups}

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from zsad_bench import analysis, plots
 from zsad_bench.leaderboard import BoardOptions, build_board
+from zsad_bench.merged_rows import shown_rows
 from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
 from zsad_bench.plots_seeds import seeds_figure
@@ -56,13 +57,14 @@ class Sheet:
 
 @dataclass
 class Content:
-    """Everything a report shows; ``board`` and ``speed`` have the same rows."""
+    """Everything a report shows; ``board`` and ``speed`` have the same rows, ``shown`` those that people read."""
 
     runs: Runs
     options: BoardOptions
     series: list[Series]
     board: pd.DataFrame
     speed: pd.DataFrame
+    shown: pd.DataFrame
     coverage: pd.DataFrame
     questions: list[Question] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
@@ -77,7 +79,8 @@ def build_content(runs: Runs, options: BoardOptions) -> Content:
     everything = group_series(runs.jobs)
     series = [entry for entry in everything if options.keeps(entry.info)]
     board = build_board(series, options)
-    content = Content(runs, options, series, board, build_speed(series, board), coverage(series))
+    speed, shown = build_speed(series, board), shown_rows(series, board)
+    content = Content(runs, options, series, board, speed, shown, coverage(series))
     for dataset in sorted({entry.info.dataset for entry in series}):
         content.questions += _questions([entry for entry in series if entry.info.dataset == dataset], options)
     content.sheets = _sheets(series)
@@ -179,9 +182,10 @@ def _speed(dataset: str, series: list[Series], metric: str) -> Question:
     return Question(
         name,
         f"{dataset}: accuracy against throughput",
-        "Nobody is both better and faster than a method on the Pareto front (ringed). Speed is images per second, "
-        "without loading and metrics. A method that read stored features is charged the encoder's "
-        "time of the job that encoded them. Compare only numbers of one machine.",
+        "Nobody is both better and faster than a method on the Pareto front (ringed), which leaves out whatever cannot "
+        "be told from chance. Speed is images per second of text, encoder and method as if the method had run alone; "
+        "loading, setting up and metrics do not count. Methods that give the same results at several batch sizes are "
+        "shown at their fastest. Compare only numbers of one machine.",
         {name: partial(speed_figure, table, metric)} if known else {},
         table,
         "" if known else "no timed and finished method",

@@ -94,8 +94,3 @@ def build_speed(series: Sequence[Series], board: pd.DataFrame) -> pd.DataFrame:
     kept = [rows[tuple(map(str, row))] for row in board[list(KEYS)].itertuples(index=False)]
     numbers = pd.DataFrame([{**speed_columns(entry), "encoded_on": encoded_on(entry)} for entry in kept])
     return pd.concat([board[list(KEYS)].reset_index(drop=True), numbers], axis=1)
-
-
-def with_speed(board: pd.DataFrame, speed: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard with the columns of :func:`build_speed` beside it, for what people read."""
-    return board if board.empty else pd.concat([board, speed[[*SPEED, "encoded_on"]]], axis=1)
