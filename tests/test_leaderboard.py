@@ -18,7 +18,6 @@ from zsad_bench.runs import read_runs
 from zsad_bench.series import group_series
 from zsad_bench.tables import collect, write_tables
 
-
 TIMED: dict[str, float | str] = {"encoded_on": "CPU", "device": "CPU", "charged_text": 0.0}
 """What every timing of today's form has."""
 

@@ -89,8 +89,8 @@ def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
     for group in merge_batches(series):
         entry = fastest(group)
         low, high = series_interval(entry, metric)
-        shown = {"batch_sizes": batch_text(group), "above_chance": above_chance(entry)}
-        rows.append({**_labels(entry), **shown, **speed_columns(entry), "value": entry.mean(metric), "low": low, "high": high})
+        shown = {"batch_sizes": batch_text(group), "above_chance": above_chance(entry), **speed_columns(entry)}
+        rows.append({**_labels(entry), **shown, "value": entry.mean(metric), "low": low, "high": high})
     table = pd.DataFrame(rows)
     if not table.empty:
         for front, rate in (("pareto", "images_per_second"), ("method_pareto", "method_images_per_second")):

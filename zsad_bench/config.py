@@ -52,8 +52,8 @@ MINIMUM = {
 
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
-    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker", "cluster", "threads", "workers"),
-    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard"),
+    *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker", "cluster", "threads"),
+    *("workers", "encoder.device", "encoder.chunk_size", "fail_fast", "shard"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100

@@ -167,9 +167,7 @@ def dense_forward(
     """
     wanted = set(taps)
     n_blocks = len(tower.blocks)
-    missing = [
-        tap for tap in wanted if tap.block > n_blocks or (tap.stream is not None and _origin(tap, tap.stream) > tap.block)
-    ]
+    missing = [tap for tap in wanted if tap.block > n_blocks or (tap.stream and _origin(tap, tap.stream) > tap.block)]
     if missing:
         raise ValueError(f"taps outside the tower or before their stream starts: {sorted(map(str, missing))}")
     patches = _of_last_patches(wanted, n_blocks)

@@ -23,8 +23,8 @@ from zsad_bench.chunks import Chunks
 from zsad_bench.compiled import CompiledWalk, Walked, compiled_parts
 from zsad_bench.core.laps import Lap, Laps, Meter, untimed
 from zsad_bench.encoder_plan import EncoderPlan, EncoderSpec, plan_encoder
-from zsad_bench.errors import UserError
 from zsad_bench.environment import device_name
+from zsad_bench.errors import UserError
 from zsad_bench.features import CLASS, FeatureBatch, FeatureRequest, Tap, tap_name, view_name, window_name
 from zsad_bench.precision import PRECISIONS
 from zsad_bench.preprocess import Geometry, image_to_array, normalise
@@ -109,8 +109,9 @@ class Encoder(ABC):
 
     def parts(self, request: FeatureRequest) -> frozenset[str]:
         """Names of the pieces of work that encoding with this request alone consists of; each is timed by itself."""
-        resolved = request.resolve(self.spec.n_blocks)
-        walk = compiled_parts(resolved.taps) if self.plan.compile else dense.walk_parts(resolved.taps, self.spec.n_blocks)
+        blocks = self.spec.n_blocks
+        resolved = request.resolve(blocks)
+        walk = compiled_parts(resolved.taps) if self.plan.compile else dense.walk_parts(resolved.taps, blocks)
         parts = {PIXELS, CLASS, *walk, *map(tap_name, resolved.taps)}
         if resolved.windows:
             parts |= {dense.WINDOWS, *map(window_name, resolved.windows)}

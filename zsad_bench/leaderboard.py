@@ -106,8 +106,9 @@ def build_board(series: Sequence[Series], options: BoardOptions | None = None) -
     merged = [(entry,) for entry in kept] if "batch_size" in groups else merge_batches(kept)
     rows = {entry.info.config_hash: place for place, group in enumerate(merged) for entry in group}
     row_of = board["config_hash"].map(rows)
-    one_each = board[~row_of.duplicated()].groupby(groups, sort=False, dropna=False)[options.metric]
-    ranks = row_of.map(dict(zip(row_of[~row_of.duplicated()], one_each.rank(ascending=False, method="min"), strict=True)))
+    once = ~row_of.duplicated()
+    found = board[once].groupby(groups, sort=False, dropna=False)[options.metric].rank(ascending=False, method="min")
+    ranks = row_of.map(dict(zip(row_of[once], found, strict=True)))
     board.insert(0, "rank", ranks.astype("Int64"))
     sizes = board["batch_size"].map(lambda size: math.inf if size == "all" else float(size))
     texts = {name: board[name].astype(str) for name in groups}

@@ -67,7 +67,9 @@ def _same(entries: Sequence[Series]) -> bool:
         return False
     if len({str(entry.info.batch_size) for entry in entries}) < len(entries):
         return False  # something else tells them apart
-    return len({tuple(percent(entry.mean(metric)) for metric in (*METRICS, *OPTIONAL_METRICS)) for entry in entries}) == 1
+    return (
+        len({tuple(percent(entry.mean(metric)) for metric in (*METRICS, *OPTIONAL_METRICS)) for entry in entries}) == 1
+    )
 
 
 def shown_rows(series: Sequence[Series], board: pd.DataFrame) -> pd.DataFrame:

@@ -5,10 +5,10 @@ On disk a shard is one safetensors file with the features of a few images of one
     <root>/<encoder key>/<dataset>/<category>/<random name>.safetensors
 
 Its tensors are the named parts of :mod:`zsad_bench.feature_items`, one row per image; its metadata hold the content
-keys of the images, what encoding took (:class:`~zsad_bench.core.laps.Cost`), and a CRC-32 of every row, which is compared
-whenever the row is read. A shard is written under
-another name, then renamed, and never changed afterwards, so any number of processes and machines may share a folder. A
-damaged shard is deleted, and what was in it is encoded again.
+keys of the images, what encoding took (:class:`~zsad_bench.core.laps.Cost`), and a CRC-32 of every row, which is
+compared whenever the row is read. A shard is written under another name, then renamed, and never changed afterwards, so
+any number of processes and machines may share a folder. A damaged shard is deleted, and what was in it is encoded
+again.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class MemoryStore(FeatureStore):
 
 @dataclass
 class _Place:
-    """What is known of one folder: (key, name) -> shard file and row, costs by file, and the files already looked at."""
+    """What is known of one folder: (key, name) -> shard file and row, costs by file, and the files looked at."""
 
     rows: dict[tuple[str, str], tuple[Path, int]] = field(default_factory=dict)
     costs: dict[Path, Cost] = field(default_factory=dict)
