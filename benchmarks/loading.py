@@ -1,17 +1,22 @@
-"""Images read per second and core: our whole reading path against plain Pillow, paired in one run.
+"""Images read per second: our whole reading path against plain Pillow for one core, and against the number of workers.
 
     python benchmarks/loading.py [--sizes 256 1024 4000] [--size 240] [--seconds 0.5] [--csv results/bench_loading.csv]
+    python benchmarks/loading.py --workers 1 2 4 8 --only-workers
 
 Plain: `Image.open(file).convert("RGB").resize(square, BICUBIC)` to an array. Ours: `Dataset.read_image` (EXIF, modes,
 16 bits, errors) and `image_to_array`, one after another, and `load_batches`, whose threads are charged by CPU seconds.
 Every round measures all ways on the same files, and the ratio is the median over rounds. Files are generated and lie in
 the page cache. With `fast_jpeg` the ratio says what reduced decoding gains; its pixels are not the same.
+
+Workers: wall time of `load_batches` over 64 files of 1024 pixels with so many threads, the best of five rounds that
+take turns. More than there are cores cannot help.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 import statistics
 import tempfile
 import time
@@ -64,11 +69,26 @@ def one_by_one(dataset: Dataset, samples: list[Sample], geometry: Geometry) -> N
         image_to_array(dataset.read_image(sample, geometry.size), geometry)
 
 
-def in_threads(dataset: Dataset, samples: list[Sample], geometry: Geometry) -> None:
+def in_threads(dataset: Dataset, samples: list[Sample], geometry: Geometry, workers: int | None = None) -> None:
     """Our path in the loader's threads, batches of 8."""
     batches = [samples[start : start + 8] for start in range(0, len(samples), 8)]
-    for _ in load_batches(dataset, batches, geometry):
+    for _ in load_batches(dataset, batches, geometry, workers):
         pass
+
+
+def by_workers(folder: Path, kind: str, size: int, counts: list[int]) -> dict[int, float]:
+    """Images per second of wall time by number of workers."""
+    make_files(folder, kind, 1024, 64)
+    dataset = dataset_at("folder", folder)
+    (category,) = dataset.categories
+    samples = dataset.samples(category)
+    shortest = dict.fromkeys(counts, float("inf"))
+    for _ in range(5):
+        for workers in counts:
+            start = time.perf_counter()
+            in_threads(dataset, samples, Geometry(size), workers)
+            shortest[workers] = min(shortest[workers], time.perf_counter() - start)
+    return {workers: len(samples) / seconds for workers, seconds in shortest.items()}
 
 
 def cpu_seconds(work: Callable[[], None], repeats: int) -> float:
@@ -110,10 +130,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=240, help="what they are resized to")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each way in each of five rounds")
     parser.add_argument("--csv", type=Path, default=Path("results/bench_loading.csv"))
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8], help="threads to compare")
+    parser.add_argument("--only-workers", action="store_true", help="leave out the comparison with plain Pillow")
     args = parser.parse_args()
-    rows = []
-    print(f"{'':8}{'pixels':>7}  plain/s   ours/s   ours   threads  fast_jpeg   (seconds over plain, median of 5)")
+    rows: list[dict[str, str | int | float]] = []
     with tempfile.TemporaryDirectory() as name:
+        print(f"images / s with {os.cpu_count()} cores, by workers: {', '.join(map(str, args.workers))}")
+        for kind in ("jpeg", "png"):
+            rates = by_workers(Path(name) / f"{kind}_workers", kind, args.size, args.workers)
+            print(f"{kind:8}" + "".join(f"{rate:9.1f}" for rate in rates.values()), flush=True)
+            rows += [{"format": kind, "side": 1024, "workers": n, "per_second": rate} for n, rate in rates.items()]
+        if args.only_workers:
+            return
+        print(f"{'':8}{'pixels':>7}  plain/s   ours/s   ours   threads  fast_jpeg   (seconds over plain, median of 5)")
         for kind in FORMATS:
             for side in args.sizes:
                 found = measure(Path(name) / f"{kind}_{side}", kind, side, args.size, args.seconds)

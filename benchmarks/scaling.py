@@ -32,7 +32,7 @@ from scaling_model import (
     walk_flops,
 )
 
-from zsad_bench.batching import LOADER_THREADS
+from zsad_bench.batching import loader_workers
 from zsad_bench.config import compose_config
 from zsad_bench.encoder_plan import encoder_spec
 from zsad_bench.environment import facts
@@ -82,8 +82,8 @@ def hardware(constants: Constants) -> tuple[Hardware, ...]:
     match = GPU_MATCH_FLOPS / flops
     return (
         Hardware("1 CPU", processes=CORES),
-        Hardware("1 GPU", encode, match, LOADER_THREADS, overlap=True),
-        Hardware("64 GPUs", encode, match, LOADER_THREADS, processes=64, overlap=True),
+        Hardware("1 GPU", encode, match, loader_workers(), overlap=True),
+        Hardware("64 GPUs", encode, match, loader_workers(), processes=64, overlap=True),
     )
 
 

@@ -48,11 +48,12 @@ def make_jobs(rows: int) -> list[Job]:
     for number in range(rows // len(CATEGORIES)):
         labels = (f"method{number % 50}", "paper", "single", f"set{number % 9}", "standard", "ViT", "tag", 240)
         info = JobInfo(*labels, number, 0, f"{number:012x}", CATEGORIES, f"{number:012x}")
-        timing = {"seconds_encode": 1.0, "seconds_score": 1.0, "peak_memory_mb": 1000.0}
+        timing: dict[str, float | str] = {"charged_encode": 1.0, "charged_text": 0.0, "encoded_on": ""}
+        timing |= {"seconds_score": 1.0, "peak_memory_mb": 1.0}
         images = tuple(ImageResult(str(image), image % 2, "spot", random.random()) for image in range(20))
         results = {
-            name: CategoryResult(name, 20, 10, 0, dict.fromkeys(METRICS, random.random()), "", "", images, timing)
-            for name in CATEGORIES
+            name: CategoryResult(name, 20, 10, 0, dict.fromkeys(METRICS, value), "", "", images, timing=timing)
+            for name, value in zip(CATEGORIES, random.random(len(CATEGORIES)), strict=True)
         }
         jobs.append(_InMemory(info, results, {}))
     return jobs

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from zsad_bench import load_dataset
 from zsad_bench.batching import (
+    MOST_WORKERS,
     Batch,
     choose_references,
     compose_batches,
+    images_ahead,
     limited,
     load_batches,
+    loader_workers,
     shuffled,
     unreadable_images,
 )
@@ -130,3 +133,27 @@ def test_references_are_normal_and_nested(tmp_path: Path, photo_folder: Path) ->
     assert all("train/good" in sample.image_id for sample in four)
     with pytest.raises(UserError, match="6 normal training images"):
         choose_references(dataset, "plate", 7, seed=3)
+
+
+def test_images_are_read_ahead_but_not_all_at_once(photo_folder: Path) -> None:
+    dataset, read = load_dataset("mvtec", root=str(photo_folder)), []
+
+    class Counting:
+        """Counts what is read; stands for a category with many images."""
+
+        def read_image(self, sample: Sample, size: int) -> object:
+            read.append(sample.image_id)
+            return dataset.read_image(sample, size)
+
+    many = dataset.samples("plate") * 20
+    batches = [many[start : start + 16] for start in range(0, len(many), 16)]
+    loader = load_batches(Counting(), batches, Geometry(48), workers=3)
+    assert next(loader).samples == tuple(batches[0])
+    assert 16 <= len(read) <= 16 + images_ahead(3) < len(many)
+    assert [loaded.samples for loaded in loader] == [tuple(batch) for batch in batches[1:]]
+    assert len(read) == len(many)
+
+
+def test_workers_are_as_many_as_asked_for_or_as_there_are_cores() -> None:
+    assert loader_workers(3) == 3
+    assert 1 <= loader_workers() <= MOST_WORKERS

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import save_image
+from conftest import TINY_MODEL, save_image
 from zsad_bench import load_dataset
 from zsad_bench.data import Dataset
-from zsad_bench.encoder import ClipEncoder
+from zsad_bench.encoder import ClipEncoder, LazyEncoder
+from zsad_bench.encoder_plan import plan_encoder
 from zsad_bench.errors import UserError
 from zsad_bench.evaluator import EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
 from zsad_bench.features import FeatureBatch, FeatureRequest
+from zsad_bench.listener import Listener
 from zsad_bench.method import Method, Prediction
 from zsad_bench.prompts import TextFeatures
 from zsad_bench.results import CategoryResult
+from zsad_bench.store import DiskStore
 
 seen: list[tuple[str, ...]] = []
 
@@ -106,3 +111,68 @@ def test_the_callers_method_stays_as_it_was(tiny_encoder: ClipEncoder, plates: D
     before = dict(vars(method))
     Evaluator(FeatureSource(plates, tiny_encoder), method, EvaluationOptions(seed=3))
     assert vars(method) == before
+
+
+class Greedy(Method):
+    """Holds so many MiB while it predicts."""
+
+    setting = "single"
+
+    def __init__(self, mib: int) -> None:
+        super().__init__(name=f"greedy{mib}", variant="x", prompts=None)
+        self.mib = mib
+
+    def request(self) -> FeatureRequest:
+        return FeatureRequest()
+
+    def prepare(self, text: TextFeatures | None) -> None:
+        """It reads no text."""
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        held = torch.ones(self.mib << 18)
+        height, width = batch.image_size
+        return Prediction(batch.class_tokens[:, 0] + held.sum() * 0, torch.zeros(len(batch), height, width))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_memory_is_the_methods_and_not_that_of_the_job_before(
+    stored: bool, photo_folder: Path, tiny_encoder: ClipEncoder, tmp_path: Path
+) -> None:
+    dataset = load_dataset("mvtec", root=str(photo_folder))
+    store = DiskStore(tmp_path / "store", 1.0) if stored else None
+    peaks = []
+    for mib in (300, 0):
+        evaluator = Evaluator(FeatureSource(dataset, tiny_encoder, store), Greedy(mib), EvaluationOptions(4))
+        timing = evaluator.evaluate("plate", dataset.samples("plate")).result.timing
+        peaks.append(float(timing["peak_memory_mb"]))
+        assert "peak_gpu_memory_mb" not in timing
+        assert timing["encoded_on"] == timing["device"]
+        assert timing["charged_text"] == 0.0
+    assert 290 < peaks[0] < 500
+    assert peaks[1] < 100
+
+
+def test_reading_weights_is_not_encoding(photo_folder: Path) -> None:
+    dataset, watched = load_dataset("mvtec", root=str(photo_folder)), []
+
+    class Watched(LazyEncoder):
+        """Says in which stage it reads its weights."""
+
+        def load(self) -> ClipEncoder:
+            if not self.loaded:
+                watched.append(stages[-1])
+            return super().load()
+
+    stages: list[str] = []
+
+    @contextmanager
+    def time(stage: str) -> Iterator[None]:
+        stages.append(stage)
+        yield
+        stages.pop()
+
+    encoder = Watched(plan_encoder(str(TINY_MODEL), None, None, "cpu", "fp32", "squash", 8, None, 32, False))
+    samples, listener = dataset.samples("plate"), Listener(time=time)
+    features = FeatureSource(dataset, encoder).category("plate", samples, FeatureRequest(), None, listener)
+    assert len(list(features.batches([samples]))) == 1
+    assert watched == ["setup"]

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from conftest import TINY_MODEL, comparable_tables, save_image
-from zsad_bench import load_dataset, load_encoder
+from zsad_bench import load_dataset, load_encoder, load_method
 from zsad_bench.__main__ import main
+from zsad_bench.core.laps import Cost
 from zsad_bench.encoder import ClipEncoder, shared_encoder
 from zsad_bench.errors import UserError
 from zsad_bench.feature_source import GROUP, FeatureSource
 from zsad_bench.features import FeatureRequest, Stream, Tap
+from zsad_bench.listener import Listener
 from zsad_bench.store import DiskStore, MemoryStore
 
 TAPS = (Tap(2), Tap(-1, Stream(("v",), embedding=True), projected=True))
@@ -170,3 +173,90 @@ def test_a_sweep_stops_at_its_first_failure_if_asked(photo_folder: Path) -> None
         name = f"name={extra.replace('=', '-')}"
         assert sweep(photo_folder, "method=winclip,musc", "++method.windows=[9]", "overwrite=missing", extra, name) != 0
         assert len(list(Path("results").glob(f"{name.removeprefix('name=')}/jobs/*/categories/*.json"))) <= finished
+
+
+def test_what_others_ask_for_is_not_charged(photo_folder: Path, tmp_path: Path) -> None:
+    """A sweep's shards tell the parts of their cost; each method is charged its own, also by a later command."""
+    assert sweep(photo_folder, "method=clip_ad,anoclip", "batch_size=1", "name=run") == 0
+    assert sweep(photo_folder, "method=clip_ad", "batch_size=1", "name=later", "overwrite=cached") == 0
+    (shard,) = (tmp_path / "cache" / "features").rglob("plate/*.safetensors")
+    with safe_open(shard, framework="pt") as file:
+        cost = Cost.from_metadata(file.metadata())
+    assert cost is not None
+    encoder = load_encoder(str(TINY_MODEL), None)
+    timing = pd.read_csv("results/run/timing.csv").set_index("method")
+    for name in ("clip_ad", "anoclip"):
+        parts = encoder.parts(load_method(name, encoder).method.request())
+        assert parts < set(cost.seconds)
+        expected = 12 * sum(cost.seconds[part] for part in parts)
+        assert timing.loc[name, "charged_encode"] == pytest.approx(expected, abs=1e-4)
+    later = pd.read_csv("results/later/timing.csv").iloc[0]
+    assert later["charged_encode"] == timing.loc["clip_ad", "charged_encode"]
+    assert later["charged_text"] == timing.loc["clip_ad", "charged_text"] > 0
+    assert "seconds_encode" not in later
+    assert later["encoded_on"] == later["device"] == cost.device
+
+
+def test_shards_without_times_are_unknown(tmp_path: Path, photo_folder: Path) -> None:
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples, request = dataset.samples("plate"), FeatureRequest(taps=(Tap(2),))
+    for kind in (DiskStore(tmp_path / "a", 1.0), MemoryStore(1.0)):
+        known, charges = kind, []
+        put = known.put
+        known.put = lambda place, keys, items, cost=None, put=put: put(place, keys, items)  # as older versions did
+        listener = Listener(charge=charges.append)
+        source = FeatureSource(dataset, encoder, known)
+        list(source.category("plate", samples, request, None, listener).batches([samples]))
+        assert {charge.seconds for charge in charges} == {None}
+
+
+def test_charges_of_stored_features_are_those_of_their_passes(tmp_path: Path, photo_folder: Path) -> None:
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples = dataset.samples("plate")
+    taps, windows = FeatureRequest(taps=(Tap(2),)), FeatureRequest(windows=(2,))
+    rounds = []
+    for _ in range(2):  # encoded now, and read by a process that knows the files only
+        store, charged = DiskStore(tmp_path / "store", 1.0), {}
+        for name, request in (("taps", taps), ("windows", windows), ("both", taps.union(windows))):
+            found: list[float] = []
+            listener = Listener(charge=lambda charge, found=found: found.append(charge.seconds))
+            source = FeatureSource(dataset, encoder, store)
+            batches = [samples[:8], samples[8:] + samples[:4]]  # the last one is filled with images that come again
+            list(source.category("plate", samples, request, None, listener).batches(batches))
+            assert len(found) == 16
+            charged[name] = sum(found)
+        assert charged["both"] > max(charged["taps"], charged["windows"])
+        rounds.append(charged)
+    assert rounds[0]["both"] == rounds[1]["both"]
+
+
+def test_images_come_in_the_batches_that_were_asked_for(photo_folder: Path, encoded: list[int]) -> None:
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples = dataset.samples("plate")
+    whole = encoder.encode(encoder.preprocess([dataset.read_image(sample, 48) for sample in samples]), REQUEST)
+    for size in (1, 5, 12):
+        encoded.clear()
+        batches = [samples[start : start + size] for start in range(0, 12, size)]
+        batches[-1] = [*batches[-1], *samples[: size - len(batches[-1])]]
+        found = list(FeatureSource(dataset, encoder).category("plate", samples, REQUEST).batches(batches))
+        assert max(encoded) <= GROUP
+        for batch, wanted in zip(found, batches, strict=True):
+            assert batch.image_ids == tuple(sample.image_id for sample in wanted)
+            rows = [samples.index(sample) for sample in wanted]
+            torch.testing.assert_close(batch.windows[2], whole.windows[2][rows])
+            for tap in TAPS:
+                torch.testing.assert_close(batch.tokens[tap], whole.tokens[tap][rows])
+
+
+@pytest.mark.parametrize("mode", ["disk", "off"])
+def test_the_number_of_workers_changes_nothing(
+    mode: str, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = []
+    for workers in (1, 7):
+        name = f"name={mode}{workers}"
+        monkeypatch.setenv("ZSAD_CACHE", str(tmp_path / str(workers)))
+        arguments = ["method=winclip,musc", "batch_size=5", f"features={mode}", f"workers={workers}"]
+        assert sweep(photo_folder, *arguments, name) == 0
+        tables.append(comparable_tables(Path(f"results/{mode}{workers}")))
+    assert tables[0] == tables[1]

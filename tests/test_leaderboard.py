@@ -18,6 +18,9 @@ from zsad_bench.runs import read_runs
 from zsad_bench.series import group_series
 from zsad_bench.tables import collect, write_tables
 
+TIMED: dict[str, float | str] = {"encoded_on": "CPU", "device": "CPU", "charged_text": 0.0}
+"""What every timing of today's form has."""
+
 
 def board_of(folder: Path, options: BoardOptions | None = None) -> pd.DataFrame:
     return collect(folder, options).leaderboard
@@ -124,9 +127,9 @@ def test_published_figures_and_differences(tmp_path: Path) -> None:
 def test_speed_and_memory_have_a_file_of_their_own(tmp_path: Path) -> None:
     timed = replace(
         category("bottle", 0.5),
-        timing={"seconds_encode": 1.5, "seconds_score": 0.5, "seconds_metrics": 9.0, "peak_memory_mb": 100.0},
+        timing={**TIMED, "charged_encode": 1.5, "seconds_score": 0.5, "seconds_metrics": 9.0, "peak_memory_mb": 100.0},
     )
-    slower = replace(timed, category="cable", timing={**timed.timing, "seconds_encode": 5.5, "peak_memory_mb": 300.0})
+    slower = replace(timed, category="cable", timing={**timed.timing, "charged_encode": 5.5, "peak_memory_mb": 300.0})
     saved(tmp_path / "first", info(), timed, slower)
     saved(tmp_path / "second", info(), replace(timed, timing=slower.timing), slower)
     texts = []
@@ -139,20 +142,27 @@ def test_speed_and_memory_have_a_file_of_their_own(tmp_path: Path) -> None:
     (row,) = pd.read_csv(tmp_path / "first" / "leaderboard_speed.csv").to_dict("records")
     assert row["images_per_second"] == pytest.approx(4 / 8)
     assert row["peak_memory_mb"] == 300
-    assert "| 0.5 | 300 |" in (tmp_path / "first" / "leaderboard.md").read_text(encoding="utf-8")
-    assert " & 0.5 & 300 " in (tmp_path / "first" / "leaderboard.tex").read_text(encoding="utf-8")
+    assert "| 0.5 | 4.0 | 300 |" in (tmp_path / "first" / "leaderboard.md").read_text(encoding="utf-8")
+    assert " & 0.5 & 4.0 & 300 " in (tmp_path / "first" / "leaderboard.tex").read_text(encoding="utf-8")
 
 
-def test_who_reads_stored_features_is_charged_for_the_encoder(tmp_path: Path) -> None:
-    timing = {"seconds_read": 0.1, "seconds_score": 1.0, "precision": "fp32"}
-    for letter, more in (("a", {"seconds_encode": 3.0}), ("b", {}), ("c", {"precision": "bf16"})):
-        whole = replace(category("bottle", 0.5), timing={**timing, **more})
+def test_a_row_is_charged_its_own_encoding_or_unknown(tmp_path: Path) -> None:
+    own = {**TIMED, "charged_text": 1.0, "charged_encode": 2.0, "seconds_encode": 90.0, "seconds_score": 1.0}
+    unknown = {key: value for key, value in own.items() if key != "charged_encode"}
+    older = {"seconds_encode": 3.0, "seconds_read": 0.1, "seconds_score": 1.0, "peak_memory_mb": 2489.0}
+    for letter, timing in (("a", own), ("b", {**own, "encoded_on": "GPU"}), ("c", unknown), ("d", older)):
+        whole = replace(category("bottle", 0.5), timing=timing)
         saved(tmp_path, replace(info(letter, digest=letter * 12), categories=("bottle",)), whole)
-    speed = collect(tmp_path).speed.set_index("method")["images_per_second"]
-    assert speed["a"] == speed["b"] == pytest.approx(2 / 4)
-    assert math.isnan(speed["c"])  # nobody encoded at this precision
-    only = collect(tmp_path, BoardOptions(filter={"method": ("b",)})).speed
-    assert only["images_per_second"].tolist() == [pytest.approx(2 / 4)]
+    speed = write_tables(tmp_path).speed.set_index("method")
+    assert speed["images_per_second"].dropna().to_dict() == {"a": 2 / 4, "b": 2 / 4}
+    assert speed["method_images_per_second"].to_dict() == dict.fromkeys("abcd", 2.0)
+    assert math.isnan(speed.loc["d", "peak_memory_mb"])  # the life-time peak of a process
+    assert speed["encoded_on"].to_dict() == {"a": "", "b": "GPU", "c": "", "d": ""}
+    lines = (tmp_path / "leaderboard.md").read_text(encoding="utf-8").splitlines()
+    of = {line.split(" | ")[1]: line for line in lines if line.startswith("| 1 |")}
+    assert "| unknown | 2.0 |" in of["c"]
+    assert "| unknown | 2.0 |" in of["d"]
+    assert "| GPU |" in of["b"]
 
 
 def test_best_is_bold_and_second_underlined_within_a_group(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ class CountingEncoder:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
+    def ready(self) -> None:
+        """It has no weights."""
+
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
         self.seen += prompts
         return torch.tensor([[float(len(prompt)), 1.0] for prompt in prompts])

@@ -179,7 +179,7 @@ def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:
 
     tables = write_tables(folder, BoardOptions.from_config(board))
     if sweep:
-        console.show_leaderboard(tables.leaderboard, folder / "leaderboard.csv")
+        console.show_leaderboard(tables.shown, folder / "leaderboard.csv")
     else:
         console.show_metrics(tables.metrics, folder / "metrics.csv")
 

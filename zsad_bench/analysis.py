@@ -16,11 +16,12 @@ from scipy import stats
 from zsad_bench import binned
 from zsad_bench.bootstrap import pixel_counts
 from zsad_bench.leaderboard import spread
+from zsad_bench.merged_rows import batch_text, fastest, merge_batches
 from zsad_bench.regions import FPR_LIMIT
 from zsad_bench.results import METRICS, CategoryResult
 from zsad_bench.runs import Job
 from zsad_bench.series import Series, row_labels
-from zsad_bench.speed import EncoderTimes, images_per_second, method_images_per_second, peak_memory
+from zsad_bench.speed import speed_columns
 from zsad_bench.statistics import category_intervals, series_interval
 from zsad_bench.units import Units
 
@@ -69,27 +70,36 @@ def by_category(series: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def speed(series: Sequence[Series], metric: str, times: EncoderTimes) -> pd.DataFrame:
-    """Accuracy against images per second, of encoder and method and of the method alone.
+def speed(series: Sequence[Series], metric: str) -> pd.DataFrame:
+    """Accuracy against images per second, of text, encoder and method and of the method alone.
 
-    ``pareto`` and ``method_pareto`` mark rows that nobody beats in both, within a dataset and protocol.
+    Batch sizes with the same result are one row, that of the fastest; ``batch_sizes`` names them. ``pareto`` and
+    ``method_pareto`` mark rows that nobody beats in both, within a dataset and protocol; a row that cannot be told from
+    chance (:func:`above_chance`) is never marked.
     """
     rows: list[dict[str, object]] = []
-    for entry in series:
+    for group in merge_batches(series):
+        entry = fastest(group)
         low, high = series_interval(entry, metric)
-        numbers = {
-            "images_per_second": images_per_second(entry, times),
-            "method_images_per_second": method_images_per_second(entry),
-            "peak_memory_mb": peak_memory(entry),
-        }
-        rows.append({**row_labels(entry), **numbers, "value": entry.mean(metric), "low": low, "high": high})
+        shown = {"batch_sizes": batch_text(group), "above_chance": above_chance(entry), **speed_columns(entry)}
+        rows.append({**row_labels(entry), **shown, "value": entry.mean(metric), "low": low, "high": high})
     table = pd.DataFrame(rows)
     if not table.empty:
         for front, rate in (("pareto", "images_per_second"), ("method_pareto", "method_images_per_second")):
             table[front] = False
             for _, part in table.groupby(["dataset", "protocol"]):
-                table.loc[part.index, front] = pareto_front(part[rate].to_numpy(), part["value"].to_numpy())
+                known = part[part["above_chance"]]
+                table.loc[known.index, front] = pareto_front(known[rate].to_numpy(), known["value"].to_numpy())
     return table
+
+
+def above_chance(entry: Series) -> bool:
+    """Whether a series ranks images better than chance: its image AUROC, with its whole interval, is above 0.5.
+
+    True where image AUROC is unknown.
+    """
+    value, (low, _) = entry.mean("image_auroc"), series_interval(entry, "image_auroc")
+    return not (value <= 0.5 or low <= 0.5)
 
 
 def pareto_front(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:

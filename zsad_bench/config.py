@@ -42,6 +42,7 @@ MINIMUM = {
     "batch_size": 1,
     "limit": 1,
     "threads": 1,
+    "workers": 1,
     "seed": 0,
     "evaluation_size": 1,
     "encoder.chunk_size": 1,
@@ -51,7 +52,7 @@ MINIMUM = {
 # Choices that say where and how to run but do not belong into the name of the results folder.
 _NOT_IN_NAME = {
     *("name", "dataset.root", "results_dir", "overwrite", "on_error", "maps", "tracker", "cluster", "threads"),
-    *("encoder.device", "encoder.chunk_size", "fail_fast", "shard"),
+    *("workers", "encoder.device", "encoder.chunk_size", "fail_fast", "shard"),
     *("features", "features.mode", "features.root", "features.max_gb"),
 }
 _LONGEST_NAME = 100
@@ -113,6 +114,7 @@ class BenchConfig:
     overwrite: str = "missing"
     fail_fast: bool = False
     threads: int | None = None
+    workers: int | None = None
     shard: str | None = None
     board: BoardConfig = field(default_factory=BoardConfig)
     tracker: Any = MISSING

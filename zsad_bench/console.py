@@ -101,8 +101,16 @@ _HEADINGS = {
 }
 
 
+# The leaderboard's speeds are shown on terminals of at least so many columns; narrower ones need them for the metrics.
+_WIDE = 150
+_SPEEDS = {"images_per_second": "images/s", "method_images_per_second": "images/s\nmethod\nalone"}
+
+
 def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
-    """Label columns and metrics in percent; a label that is the same in every row moves into the title."""
+    """Label columns and metrics in percent; a label that is the same in every row moves into the title.
+
+    Speeds follow if the rows have them and there is room.
+    """
     constant = [
         label for label in labels if len(rows) > 1 and label != "rank" and rows[label].nunique(dropna=False) == 1
     ]
@@ -122,10 +130,14 @@ def _table(title: str, rows: pd.DataFrame, labels: list[str]) -> Table:
         table.add_column(heading, overflow="fold", min_width=_WIDTHS.get(label))
     for metric in metrics:
         table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
+    speeds = [name for name in _SPEEDS if name in rows and out.width >= _WIDE]
+    for name in speeds:
+        table.add_column(_SPEEDS[name], justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         style = "bold" if row.get("category") == "mean" else None
         cells = [Text("-" if pd.isna(row[label]) else str(row[label])) for label in shown]
-        table.add_row(*cells, *(percent(row[metric]) for metric in metrics), style=style)
+        rates = ["-" if pd.isna(row[name]) else f"{row[name]:.1f}" for name in speeds]
+        table.add_row(*cells, *(percent(row[metric]) for metric in metrics), *rates, style=style)
     return table
 
 

@@ -5,20 +5,31 @@ and never writes into a tensor that was handed out, so every tap is a tensor of 
 field such in-place additions made "different layers" one tensor.
 
 Nothing is computed that nobody reads: surgery outputs of blocks between a stream's restart and its next tap only, and
-in the last block, unless a tap wants more, the ordinary stream's class token only. What a tap gets has the same bits
-whatever else is asked for.
+in the last block, unless a tap wants more, the ordinary stream's class token only. The class token takes this way
+whatever else is wanted, so that its last bits do not depend on the taps beside it.
+
+The work of a walk has named parts (:func:`walk_parts`), which are timed one by one: a walk for several methods tells
+what each of them would have paid alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from zsad_bench.blocks import Block, Heads, attend, can_pack, layer_norm, unsupported_block
-from zsad_bench.features import Stream, Tap
+from zsad_bench.core.laps import Lap, untimed
+from zsad_bench.features import Stream, Tap, tap_name, window_name
+
+# What every walk does: patches, all blocks but the last one, the last one for the class token, its projection.
+WALK = "walk"
+# The last block's queries of all tokens, its attention for them, and its feed-forward network for them.
+LAST_QUERIES, LAST_ATTENTION, LAST_FEED_FORWARD = "last.queries", "last.attention", "last.feed_forward"
+# What windows of all sides share.
+WINDOWS = "windows"
 
 # Window sequences are cut into batches of about this many tokens, whose activations stay in the cache of a CPU.
 WINDOW_TOKENS = {"cpu": 4096}
@@ -80,8 +91,8 @@ def embed_patches(conv: torch.nn.Conv2d, images: Tensor) -> Tensor:
 def patch_products(conv: torch.nn.Conv2d, images: Tensor) -> Tensor:
     """The same as a matrix product.
 
-    CUDA rounds the factors of float32 convolutions to TF32 (10 bits of mantissa) unless a global switch forbids it,
-    those of products it does not; and where kernel and stride are equal the two are one sum.
+    CUDA rounds the factors of float32 convolutions to TF32 (10 digits after the point) unless a global switch forbids
+    it, those of products it does not; and where kernel and stride are equal the two are one sum.
     """
     height, width = conv.weight.shape[2:]
     rows, columns = images.shape[2] // height, images.shape[3] // width
@@ -104,13 +115,47 @@ def _surgery(block: Block, heads: Heads, attention: tuple[str, ...], residual: T
     return block.output(mean, residual)
 
 
-def dense_forward(tower: Tower, images: Tensor, taps: Sequence[Tap] = ()) -> tuple[Tensor, dict[Tap, Tensor]]:
+def _surgery_name(attention: tuple[str, ...], block: int) -> str:
+    return f"surgery.{''.join(attention)}.{block}"
+
+
+def _of_last_patches(taps: Iterable[Tap], n_blocks: int) -> list[Tap]:
+    """Taps of the ordinary stream's patches in the last block."""
+    return [tap for tap in taps if tap.block == n_blocks and tap.stream is None and not tap.class_only]
+
+
+def _active(taps: Iterable[Tap], block: int) -> set[Stream]:
+    """Streams that need a block's surgery output."""
+    spans = ((tap, tap.stream) for tap in taps)
+    return {stream for tap, stream in spans if stream and _origin(tap, stream) <= block <= tap.block}
+
+
+def walk_parts(taps: Iterable[Tap], n_blocks: int) -> frozenset[str]:
+    """Names of the pieces of work that a walk with these resolved taps consists of."""
+    wanted = set(taps)
+    patches = _of_last_patches(wanted, n_blocks)
+    parts = {WALK, *map(tap_name, wanted)}
+    for block in range(1, n_blocks + 1):
+        parts |= {_surgery_name(stream.attention, block) for stream in _active(wanted, block)}
+    if patches or any("q" in stream.attention for stream in _active(wanted, n_blocks)):
+        parts.add(LAST_QUERIES)
+    if patches:
+        parts.add(LAST_ATTENTION)
+    if not all(tap.after_attention for tap in patches):
+        parts.add(LAST_FEED_FORWARD)
+    return frozenset(parts)
+
+
+def dense_forward(
+    tower: Tower, images: Tensor, taps: Sequence[Tap] = (), lap: Lap = untimed
+) -> tuple[Tensor, dict[Tap, Tensor]]:
     """Class token and every tap in one pass.
 
     Args:
         tower: the image tower.
         images: (B, 3, H, W) normalised pixels.
         taps: resolved taps (positive block numbers).
+        lap: hears of each of :func:`walk_parts` when it is done, of some more than once.
 
     Returns:
         The projected class token (B, D), equal to ``encode_image``, and per tap the tokens (B, 1 + N, C), or (B, 1, C)
@@ -121,31 +166,37 @@ def dense_forward(tower: Tower, images: Tensor, taps: Sequence[Tap] = ()) -> tup
         ValueError: taps outside the tower or before their stream starts.
     """
     wanted = set(taps)
-    spans = {tap: (_origin(tap, tap.stream), tap.block) for tap in wanted if tap.stream is not None}
     n_blocks = len(tower.blocks)
-    missing = [tap for tap in wanted if tap.block > n_blocks or (tap in spans and spans[tap][0] > tap.block)]
+    missing = [tap for tap in wanted if tap.block > n_blocks or (tap.stream and _origin(tap, tap.stream) > tap.block)]
     if missing:
         raise ValueError(f"taps outside the tower or before their stream starts: {sorted(map(str, missing))}")
-    plain_at_the_end = [tap for tap in wanted if tap.block == n_blocks and tap.stream is None and not tap.class_only]
+    patches = _of_last_patches(wanted, n_blocks)
     embedding = hidden = tower.embed(images)
     sums: dict[Stream, Tensor] = {}
     taken: dict[Tap, Tensor] = {}
 
-    def take(tokens: Tensor, block: int, stream: Stream | None = None, after_attention: bool = False) -> None:
-        for tap in wanted:
-            if (tap.block, tap.stream, tap.after_attention) == (block, stream, after_attention):
-                rows = tokens[:, :1].clone() if tap.class_only else tokens
-                taken[tap] = tower.finish(rows, tap)
+    def take(tokens: Tensor, found: Iterable[Tap]) -> None:
+        for tap in found:
+            rows = tokens[:, :1].clone() if tap.class_only else tokens
+            taken[tap] = tower.finish(rows, tap)
+            lap(tap_name(tap))
 
-    for number, block in enumerate(tower.blocks, start=1):
-        active = {tap.stream for tap, (first, last) in spans.items() if first <= number <= last and tap.stream}
-        if number < n_blocks:
-            first, heads = None, block.split(block.joint(hidden))
-        else:
-            queries = bool(plain_at_the_end) or any("q" in stream.attention for stream in active)
-            first, heads = block.class_heads(hidden, queries)
-        outputs = {kind: _surgery(block, heads, kind) for kind in {stream.attention for stream in active}}
-        for stream in active:
+    def plain(block: int, after_attention: bool, class_only: bool | None = None) -> list[Tap]:
+        return [
+            tap
+            for tap in wanted
+            if (tap.block, tap.stream, tap.after_attention) == (block, None, after_attention)
+            and class_only in (None, tap.class_only)
+        ]
+
+    def surgery(number: int, block: Block, heads: Heads) -> None:
+        active = _active(wanted, number)
+        lap(WALK)
+        outputs = {}
+        for kind in sorted({stream.attention for stream in active}):
+            outputs[kind] = _surgery(block, heads, kind)
+            lap(_surgery_name(kind, number))
+        for stream in sorted(active):
             output = outputs[stream.attention]
             done = number - stream.start
             if done == 0:
@@ -154,22 +205,44 @@ def dense_forward(tower: Tower, images: Tensor, taps: Sequence[Tap] = ()) -> tup
                 sums[stream] = output
             else:
                 sums[stream] = sums[stream] + output
-            take(sums[stream], number, stream)
-        if first is None:
-            hidden = block.output(attend(*heads), hidden)
-            take(hidden, number, after_attention=True)
-            hidden = block.feed_forward(hidden)
-        else:
-            # Class token and patches apart, so that the class token does not depend on who wants the patches.
-            parts = [block.output(attend(first, heads.k, heads.v), hidden[:, :1])]
-            if plain_at_the_end:
-                parts.append(block.output(attend(heads.q[:, :, 1:], heads.k, heads.v), hidden[:, 1:]))
-            take(torch.cat(parts, dim=1), number, after_attention=True)
-            if all(tap.after_attention for tap in plain_at_the_end):
-                del parts[1:]
-            hidden = torch.cat([block.feed_forward(part) for part in parts], dim=1)
-        take(hidden, number)
-    return tower.project(hidden[:, 0]), taken
+            lap(_surgery_name(stream.attention, number))
+            take(sums[stream], [tap for tap in wanted if (tap.block, tap.stream) == (number, stream)])
+
+    *blocks, last = tower.blocks
+    for number, block in enumerate(blocks, start=1):
+        heads = block.split(block.joint(hidden))
+        surgery(number, block, heads)
+        hidden = block.output(attend(*heads), hidden)
+        lap(WALK)
+        take(hidden, plain(number, after_attention=True))
+        hidden = block.feed_forward(hidden)
+        lap(WALK)
+        take(hidden, plain(number, after_attention=False))
+
+    own = last.class_heads(hidden)
+    lap(WALK)
+    heads = own
+    if LAST_QUERIES in walk_parts(wanted, n_blocks):
+        heads = Heads(last.queries(hidden), own.k, own.v)
+        lap(LAST_QUERIES)
+    surgery(n_blocks, last, heads)
+    # Class token and patches apart, so that the class token does not depend on who wants the patches.
+    attended = last.output(attend(*own), hidden[:, :1])
+    class_row = last.feed_forward(attended)
+    lap(WALK)
+    take(attended, plain(n_blocks, after_attention=True, class_only=True))
+    take(class_row, plain(n_blocks, after_attention=False, class_only=True))
+    if patches:
+        tokens = last.output(attend(heads.q[:, :, 1:], heads.k, heads.v), hidden[:, 1:])
+        lap(LAST_ATTENTION)
+        take(torch.cat([attended, tokens], dim=1), plain(n_blocks, after_attention=True, class_only=False))
+        if not all(tap.after_attention for tap in patches):
+            tokens = last.feed_forward(tokens)
+            lap(LAST_FEED_FORWARD)
+            take(torch.cat([class_row, tokens], dim=1), plain(n_blocks, after_attention=False, class_only=False))
+    class_token = tower.project(class_row[:, 0])
+    lap(WALK)
+    return class_token, taken
 
 
 def window_indices(grid: tuple[int, int], side: int) -> Tensor:
@@ -179,13 +252,15 @@ def window_indices(grid: tuple[int, int], side: int) -> Tensor:
 
 
 def window_forward(
-    tower: Tower, images: Tensor, grid: tuple[int, int], sides: Sequence[int]
+    tower: Tower, images: Tensor, grid: tuple[int, int], sides: Sequence[int], lap: Lap = untimed
 ) -> dict[int, Tensor]:
     """Class-token embedding of every window, the other patches dropped from the sequence (WinCLIP, section 4.2).
 
     Kept patches have their original positions. The sequence is [class; patches of the window], so one window costs
     1 + side * side tokens and all windows of all images form large batches. A token enters the first block as the same
     vector in every window, so that block's projections are computed once a token and gathered.
+
+    ``lap`` hears of what all sides share, and of each side.
 
     Returns:
         Per side (B, n_windows, D), projected, not normalised.
@@ -194,6 +269,7 @@ def window_forward(
     joint = tower.blocks[0].joint(tokens).flatten(0, 1)
     starts = torch.arange(len(images), device=tokens.device)[:, None, None] * tokens.shape[1]
     tokens = tokens.flatten(0, 1)
+    lap(WINDOWS)
     embeddings = {}
     for side in sides:
         indices = window_indices(grid, side).to(tokens.device)
@@ -203,6 +279,7 @@ def window_forward(
         parts = sequences.split(max(1, limit // rows.shape[1]))
         embeddings[side] = torch.cat([_windows(tower, tokens[part], joint[part]) for part in parts])
         embeddings[side] = embeddings[side].unflatten(0, (len(images), -1))
+        lap(window_name(side))
     return embeddings
 
 

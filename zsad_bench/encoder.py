@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Protocol, cast
 
 import numpy as np
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from zsad_bench import dense
 from zsad_bench.chunks import Chunks
-from zsad_bench.compiled import CompiledWalk
+from zsad_bench.compiled import CompiledWalk, Walked, compiled_parts
+from zsad_bench.core.laps import Lap, Laps, Meter, untimed
 from zsad_bench.encoder_plan import EncoderPlan, EncoderSpec, plan_encoder
+from zsad_bench.environment import device_name
 from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
+from zsad_bench.features import CLASS, FeatureBatch, FeatureRequest, Tap, tap_name, view_name, window_name
 from zsad_bench.precision import PRECISIONS
 from zsad_bench.preprocess import Geometry, image_to_array, normalise
 from zsad_bench.prompts import TextCache
@@ -33,6 +35,8 @@ from zsad_bench.views import VIEWS, augmented_views
 from zsad_bench.weights import ModelConfig, Weights, load_weights
 
 RANDOM_SEED = 0
+# Pixels to the device, and normalised there; the same for every request.
+PIXELS = "pixels"
 
 
 class Tokenizer(Protocol):
@@ -47,10 +51,12 @@ class Encoder(ABC):
     Attributes:
         plan: what the encoder is.
         texts: the text embeddings of all prompts so far.
+        meter: seconds of :meth:`normalise` and :meth:`encode` by part (:meth:`parts`).
     """
 
     def __init__(self, plan: EncoderPlan) -> None:
         self.plan = plan
+        self.meter = Meter()
         self.texts = TextCache(self, plan.device)
 
     @property
@@ -78,13 +84,46 @@ class Encoder(ABC):
         """``fp32``, ``bf16`` or ``fp16``."""
         return self.plan.precision
 
+    @property
+    def device_name(self) -> str:
+        """What the model runs on, in words."""
+        return device_name(self.device)
+
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
         """PIL images to a normalised float32 tensor (B, 3, S, S)."""
         return self.normalise(np.stack([image_to_array(image, self.geometry) for image in images]))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Resized pixels (B, S, S, 3) as the tower takes them: (B, 3, S, S) float32."""
-        return normalise(torch.from_numpy(pixels), self.plan.mean, self.plan.std)
+        """Resized pixels (B, S, S, 3) as the tower takes them: (B, 3, S, S) float32 on the device.
+
+        They travel as bytes. On their way to a CUDA device they lie in pinned memory, so that the host need not wait.
+        """
+        laps = Laps(self.device)
+        lying = torch.from_numpy(pixels)
+        if self.device.type == "cuda" and torch.cuda.is_available():
+            lying = lying.pin_memory()
+        moved = normalise(lying.to(self.device, non_blocking=True), self.plan.mean, self.plan.std)
+        laps.lap(PIXELS)
+        self.meter.add(laps.seconds())
+        return moved
+
+    def parts(self, request: FeatureRequest) -> frozenset[str]:
+        """Names of the pieces of work that encoding with this request alone consists of; each is timed by itself."""
+        blocks = self.spec.n_blocks
+        resolved = request.resolve(blocks)
+        walk = compiled_parts(resolved.taps) if self.plan.compile else dense.walk_parts(resolved.taps, blocks)
+        parts = {PIXELS, CLASS, *walk, *map(tap_name, resolved.taps)}
+        if resolved.windows:
+            parts |= {dense.WINDOWS, *map(window_name, resolved.windows)}
+        return frozenset(parts | {view_name(view) for view in resolved.views if view})
+
+    @abstractmethod
+    def ready(self, request: FeatureRequest | None = None) -> None:
+        """Do now what is done once and is not encoding: read weights, lay them out, compile, wake up a GPU.
+
+        Args:
+            request: what will be encoded; None makes ready for text.
+        """
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a text that the encoder was never trained on; empty if it does not declare its vocabulary."""
@@ -122,6 +161,7 @@ class ClipEncoder(Encoder):
         self.tokenizer = tokenizer
         self.visual = cast(VisionTransformer, model.visual)
         self.chunks = Chunks(plan.chunk_size)
+        self._woken: set[FeatureRequest] = set()
 
     @cached_property
     def tower(self) -> dense.Tower:
@@ -129,8 +169,27 @@ class ClipEncoder(Encoder):
         return dense.Tower(self.visual, pack=False if self.plan.compile else None)
 
     @cached_property
-    def _walk(self) -> Callable[[Tensor, tuple[Tap, ...]], tuple[Tensor, dict[Tap, Tensor]]]:
-        return CompiledWalk(self.tower) if self.plan.compile else partial(dense.dense_forward, self.tower)
+    def _compiled(self) -> CompiledWalk | None:
+        return CompiledWalk(self.tower) if self.plan.compile else None
+
+    def _walk(self, images: Tensor, taps: tuple[Tap, ...], lap: Lap = untimed) -> Walked:
+        if self._compiled is not None:
+            return self._compiled(images, taps, lap)
+        return dense.dense_forward(self.tower, images, taps, lap)
+
+    def ready(self, request: FeatureRequest | None = None) -> None:
+        """See :meth:`Encoder.ready`. A CPU has little to wake up; elsewhere blank images are encoded once a request."""
+        if request is None:
+            _ = self._text_tower
+            return
+        _ = self.tower
+        resolved = request.resolve(self.spec.n_blocks)
+        if (self.device.type == "cpu" and not self.plan.compile) or resolved in self._woken:
+            return
+        self._woken.add(resolved)
+        size = self.spec.image_size
+        self.encode(torch.zeros(min(self.chunks.size, 16), 3, size, size, device=self.device), resolved)
+        self.meter.take()
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
@@ -142,36 +201,58 @@ class ClipEncoder(Encoder):
             raise ValueError(f"windows of {request.windows} patches do not fit the grid {self.spec.grid}")
         ids = tuple(image_ids) or tuple(str(index) for index in range(len(pixels)))
         parts = self.chunks.run(lambda part: self._encode_chunk(pixels[part], request, ids[part]), len(pixels))
-        batch = FeatureBatch.concatenate(parts)
+        for _, seconds in parts:
+            self.meter.add(seconds)
+        batch = FeatureBatch.concatenate([part for part, _ in parts])
         if not request.pixels:
             return batch
         return replace(batch, pixels=pixels.to(self.device, torch.float32), encode=self.encode)
 
-    def _encode_chunk(self, pixels: Tensor, request: FeatureRequest, image_ids: tuple[str, ...]) -> FeatureBatch:
+    def _encode_chunk(
+        self, pixels: Tensor, request: FeatureRequest, image_ids: tuple[str, ...]
+    ) -> tuple[FeatureBatch, dict[str, float]]:
+        """Features of a chunk, and the seconds of :meth:`parts`."""
+        laps = Laps(self.device)
+
+        def rounded(features: Tensor, name: str) -> Tensor:
+            result = self._rounded(features)
+            laps.lap(name)
+            return result
+
         pixels = pixels.to(self.device)
         images = self._as_input(pixels)
+        laps.lap(PIXELS)
         resolved = {tap: tap.resolve(self.spec.n_blocks) for tap in request.taps}
-        class_tokens, taken = self._walk(images, tuple(sorted(set(resolved.values()), key=repr)))
-        windows = dense.window_forward(self.tower, images, self.spec.grid, request.windows) if request.windows else {}
-        class_tokens = self._rounded(class_tokens)
-        return FeatureBatch(
+        targets = tuple(sorted(set(resolved.values()), key=repr))
+        class_tokens, taken = self._walk(images, targets, laps.lap)
+        class_tokens = rounded(class_tokens, CLASS)
+        tokens = {tap: rounded(taken[tap], tap_name(tap)) for tap in targets}
+        windows = {}
+        if request.windows:
+            windows = dense.window_forward(self.tower, images, self.spec.grid, request.windows, laps.lap)
+        features = FeatureBatch(
             image_ids=image_ids,
             class_tokens=class_tokens,
-            tokens={tap: self._rounded(taken[target]) for tap, target in resolved.items()},
+            tokens={tap: tokens[target] for tap, target in resolved.items()},
             grid=self.spec.grid,
             image_size=(self.spec.image_size, self.spec.image_size),
-            windows={side: self._rounded(vectors) for side, vectors in windows.items()},
-            views={**({0: class_tokens} if 0 in request.views else {}), **self._views(pixels, request.views)},
+            windows={side: rounded(vectors, window_name(side)) for side, vectors in windows.items()},
+            views={
+                **({0: class_tokens} if 0 in request.views else {}),
+                **self._views(pixels, request.views, laps.lap),
+            },
         )
+        return features, laps.seconds()
 
     def _as_input(self, pixels: Tensor) -> Tensor:
         return pixels.to(PRECISIONS[self.plan.precision])
 
-    def _views(self, pixels: Tensor, views: Sequence[int]) -> dict[int, Tensor]:
+    def _views(self, pixels: Tensor, views: Sequence[int], lap: Lap) -> dict[int, Tensor]:
         """Class tokens (B, D) of the augmented views of a chunk, as many views at a time as fill a chunk.
 
         Which views go together depends on the size of the chunk only: a view has the same bits whichever others are
-        wanted, for the price of those that nobody wants in a group of which one is wanted.
+        wanted, for the price of those that nobody wants in a group of which one is wanted. Those that are
+        wanted share the time of their group: ``lap`` hears of each.
         """
         derived = range(1, len(VIEWS))
         at_once = max(1, self.chunks.size // len(pixels))
@@ -183,6 +264,7 @@ class ClipEncoder(Encoder):
             encoded = self._rounded(self._walk(images, ())[0]).unflatten(0, (len(pixels), len(group)))
             found = zip(group, encoded.unbind(dim=1), strict=True)
             tokens |= {view: vectors for view, vectors in found if view in views}
+            lap(*(view_name(view) for view in group if view in views))
         return tokens
 
     def _rounded(self, features: Tensor) -> Tensor:
@@ -227,8 +309,12 @@ class LazyEncoder(Encoder):
         """The encoder itself."""
         if self._loaded is None:
             self._loaded = build_encoder(self.plan)
-            self._loaded.texts = self.texts
+            self._loaded.texts, self._loaded.meter = self.texts, self.meter
         return self._loaded
+
+    def ready(self, request: FeatureRequest | None = None) -> None:
+        """See :meth:`Encoder.ready`."""
+        self.load().ready(request)
 
     def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
         """See :meth:`Encoder.encode`."""

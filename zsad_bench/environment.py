@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
-import sys
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,15 +22,17 @@ def _cpu_name() -> str:
     )
 
 
+def device_name(device: torch.device) -> str:
+    """What is computed on, in words."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()} ({torch.get_num_threads()} threads)"
+
+
 def facts(device: torch.device) -> dict[str, str]:
     """Device and versions."""
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{_cpu_name()} ({torch.get_num_threads()} threads)"
-    )
     packages = {package: version(package) for package in ("torch", "open_clip_torch", "zsad-bench")}
-    return {"device": name, "python": platform.python_version(), **packages, "commit": commit()}
+    return {"device": device_name(device), "python": platform.python_version(), **packages, "commit": commit()}
 
 
 @lru_cache(maxsize=1)
@@ -48,9 +48,3 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

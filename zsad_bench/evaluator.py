@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,13 @@ from numpy.typing import NDArray
 
 from zsad_bench import console
 from zsad_bench.batching import Batch, category_references, compose_batches, shuffled
+from zsad_bench.core.laps import charge
+from zsad_bench.core.memory import PeakMemory
 from zsad_bench.data import Sample, UnreadableImage
 from zsad_bench.encoder import Encoder
 from zsad_bench.engine.identity import fingerprint
-from zsad_bench.environment import facts, peak_memory_mb
+from zsad_bench.engine.stopwatch import SCORE, SETUP, Account, Stopwatch
+from zsad_bench.environment import facts
 from zsad_bench.errors import UserError
 from zsad_bench.evaluation import evaluate_images, evaluate_pixels, read_masks
 from zsad_bench.feature_source import FeatureSource
@@ -29,8 +30,8 @@ from zsad_bench.listener import Listener
 from zsad_bench.maps import resize_maps
 from zsad_bench.method import Method, Prediction
 from zsad_bench.preprocess import Geometry
-from zsad_bench.prompts import PromptEnsemble, TextFeatures, load_ensemble
-from zsad_bench.results import CategoryResult, ImageResult
+from zsad_bench.prompts import TEXT, PromptEnsemble, TextFeatures, load_ensemble
+from zsad_bench.results import CategoryResult, ImageResult, own_seconds
 from zsad_bench.seeds import named_seed
 from zsad_bench.stacks import ReadOnDemand, Stack
 from zsad_bench.summaries import PixelSummary, summarise
@@ -89,15 +90,33 @@ class _Predictions(ReadOnDemand[Prediction]):
         return Prediction(torch.from_numpy(self._predicted.scores[batch]), torch.from_numpy(maps))
 
 
-@dataclass
-class _Stopwatch:
-    seconds: dict[str, float] = field(default_factory=dict)
+class _Meters:
+    """Everything that is measured while a category is worked on, besides its result."""
 
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+    def __init__(self, device: torch.device, memory: PeakMemory) -> None:
+        self.memory = memory
+        self.watch = Stopwatch(device, memory)
+        self.text, self.images = Account(), Account()
+
+    def listener(self, outer: Listener) -> Listener:
+        """``outer``, with times and charges coming here."""
+        return replace(outer, time=self.watch.time, charge=self.images.add)
+
+    def timing(self, n_images: int) -> dict[str, float | str]:
+        """Columns of ``timing.csv``; what is not known is left out."""
+        found: dict[str, float | str] = {
+            f"seconds_{stage}": round(value, 4) for stage, value in self.watch.seconds.items()
+        }
+        for name, account in (("text", self.text), ("encode", self.images)):
+            if account.seconds is not None:
+                found[f"charged_{name}"] = round(account.seconds, 4)
+        found["encoded_on"] = ", ".join(sorted(self.text.devices | self.images.devices))
+        if (seconds := own_seconds(found)) > 0:
+            found["images_per_second"] = round(n_images / seconds, 3)
+        found["peak_memory_mb"] = round(self.memory.host_mib, 1)
+        if self.memory.gpu_mib is not None:
+            found["peak_gpu_memory_mb"] = round(self.memory.gpu_mib, 1)
+        return found
 
 
 class Evaluator:
@@ -152,29 +171,44 @@ class Evaluator:
             UserError: an unreadable image (unless skipped), a mask of another size, scores that are not finite, or no
                 image that could be scored.
         """
+        with PeakMemory(self.encoder.device) as memory:
+            meters = _Meters(self.encoder.device, memory)
+            return self._evaluate(category, samples, advance, listener or Listener(), meters)
+
+    def _evaluate(
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        advance: Callable[[int], None],
+        listener: Listener,
+        meters: _Meters,
+    ) -> CategoryOutput:
         references = category_references(self.dataset, category, self.method.k_shot, self.options.seed)
         read = fingerprint(samples, references)
-        watch = _Stopwatch()
-        with watch.time("text"):
-            self.method.prepare(self._text(category))
-        if self.method.k_shot:
-            with watch.time("encode"):
-                self.method.take_references(self.source.references(category, references, self.request))
-        timed = replace(listener or Listener(), time=watch.time)
+        watch, timed = meters.watch, meters.listener(listener)
+        text = self._text(category, meters)
         features = self.source.category(category, samples, self.request, self.wanted, timed)
         advance(len(features.unreadable))
+        # What was encoded now, perhaps for other methods too, is none of this one's memory.
+        meters.memory.settle()
+        with watch.time(SCORE):
+            self.method.prepare(text)
+        if self.method.k_shot:
+            gallery = self.source.references(category, references, self.request, timed)
+            with watch.time(SCORE):
+                self.method.take_references(gallery)
         readable = [sample for sample in samples if sample.image_id not in features.unreadable]
         batches = self._compose(category, readable, next(iter(features.unreadable.values()), None))
         scores: list[NDArray[np.float32]] = []
         maps = Stack(np.float32, self.folder)
         found = features.batches([batch.samples for batch in batches])
         for batch, own in zip(batches, found, strict=True):
-            with watch.time("score"):
+            with watch.time(SCORE):
                 prediction = self.method.predict(own)
             scores.append(self._keep(category, prediction, maps, batch.n_new))
             advance(batch.n_new)
         predicted = _Predicted(batches, np.concatenate(scores), maps)
-        with watch.time("score"):
+        with watch.time(SCORE):
             final_scores, final_maps = self._finish(category, predicted)
         with watch.time("metrics"):
             metrics, notes, summary = self._measure(predicted.samples, final_scores, final_maps)
@@ -194,7 +228,7 @@ class Evaluator:
             fingerprint=read,
             images=tuple(sorted(images, key=lambda image: image.image_id)),
             filled_with=tuple(sample.image_id for sample in batches[-1].samples[batches[-1].n_new :]),
-            timing=self._timing(watch, len(images)),
+            timing={**meters.timing(len(images)), "precision": self.encoder.precision, **facts(self.encoder.device)},
         )
         return CategoryOutput(result, predicted.samples, final_maps, summary)
 
@@ -222,12 +256,22 @@ class Evaluator:
             notes.append(f"batch of {size}: the category has fewer images than batch_size={wanted}")
         return notes
 
-    def _text(self, category: str) -> TextFeatures | None:
+    def _text(self, category: str, meters: _Meters) -> TextFeatures | None:
+        """Text features of a category; whoever encoded them, the method is charged what that took."""
         if self.ensemble is None:
             return None
         readable = self.ensemble.class_names == "readable"
         name = self.dataset.class_name(category) if readable else category
-        return self.encoder.texts.features(self.ensemble, name, self.dataset.is_texture(category))
+        texture, texts = self.dataset.is_texture(category), self.encoder.texts
+        prompts = [prompt for state in self.ensemble.write(name, texture) for prompt in state]
+        if texts.may_encode and not texts.knows(prompts):
+            with meters.watch.time(SETUP):
+                self.encoder.ready()
+        with meters.watch.time("text"):
+            features = texts.features(self.ensemble, name, texture)
+        cost = texts.cost(prompts)
+        meters.text.add(charge([cost] if cost else [], {TEXT}))
+        return features
 
     def _finish(self, category: str, predicted: _Predicted) -> tuple[NDArray[np.float32], Stack[np.float32]]:
         predictions = _Predictions(predicted)
@@ -266,16 +310,6 @@ class Evaluator:
         pixel_values, pixel_notes = evaluate_pixels(samples, masks, maps, self.options.sweep200, folder)
         summary = summarise([sample.image_id for sample in samples], masks, maps, folder)
         return {**image_values, **pixel_values}, image_notes + pixel_notes, summary
-
-    def _timing(self, watch: _Stopwatch, n_images: int) -> dict[str, float | str]:
-        seconds = {f"seconds_{stage}": round(value, 4) for stage, value in watch.seconds.items()}
-        speed = n_images / max(sum(watch.seconds.values()), 1e-9)
-        machine: dict[str, float | str] = {
-            "peak_memory_mb": peak_memory_mb(),
-            "precision": self.encoder.precision,
-            **facts(self.encoder.device),
-        }
-        return {**seconds, "images_per_second": round(speed, 3), **machine}
 
 
 def _numbers(batches: Sequence[Batch]) -> list[int]:

@@ -8,33 +8,7 @@ import torch
 from torch import Tensor
 
 from zsad_bench.encoder import EncoderSpec
-from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
-
-CLASS = "class"
-
-
-def tap_name(tap: Tap) -> str:
-    """A name for a resolved tap, for example ``tap.12`` or ``tap.12.v1.0.e.projected``."""
-    parts = ["tap", str(tap.block)]
-    if tap.stream is not None:
-        stream = tap.stream
-        parts += [f"{''.join(stream.attention)}{stream.start}", str(stream.restart)]
-        parts += ["e"] if stream.embedding else []
-    parts += ["projected"] if tap.projected else []
-    parts += ["normed"] if tap.normed else []
-    parts += ["after_attention"] if tap.after_attention else []
-    parts += ["class"] if tap.class_only else []
-    return ".".join(parts)
-
-
-def window_name(side: int) -> str:
-    """Name of the embeddings of all windows of a side length."""
-    return f"window.{side}"
-
-
-def view_name(view: int) -> str:
-    """Name of the class token of an augmented view; view 0 is the image itself."""
-    return f"view.{view}" if view else CLASS
+from zsad_bench.features import CLASS, FeatureBatch, FeatureRequest, tap_name, view_name, window_name
 
 
 def items_of(request: FeatureRequest, n_blocks: int) -> dict[str, FeatureRequest]:

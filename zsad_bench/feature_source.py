@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zsad_bench import console
-from zsad_bench.batching import LOADER_THREADS, load_batches, unreadable_images
+from zsad_bench.batching import images_ahead, load_batches, loader_workers, reader, unreadable_images
+from zsad_bench.core.laps import Charge, Cost, charge
 from zsad_bench.core.names import safe_name
 from zsad_bench.data import Dataset, Sample, UnreadableImage
 from zsad_bench.encoder import Encoder
@@ -28,7 +29,6 @@ from zsad_bench.errors import UserError
 from zsad_bench.feature_items import assemble, items_of, split, stack
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.listener import Listener
-from zsad_bench.preprocess import image_to_array
 from zsad_bench.store import FeatureStore
 
 # Images that are encoded and stored together: what an interrupted run loses at most.
@@ -65,6 +65,7 @@ class FeatureSource:
         store: keeps features; None encodes every batch anew.
         skip_unreadable: leave unreadable images out and count them instead of stopping.
         may_encode: False refuses to use the encoder for images.
+        workers: threads that read images; None are as many as there are cores, at most 8. They change no number.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class FeatureSource:
         *,
         skip_unreadable: bool = False,
         may_encode: bool = True,
+        workers: int | None = None,
     ) -> None:
         self.dataset, self.encoder, self.store = dataset, encoder, store
+        self.workers = loader_workers(workers)
         self.skip_unreadable, self.may_encode = skip_unreadable, may_encode
         self._crowded = False
 
@@ -108,11 +111,40 @@ class FeatureSource:
         found.ensure(samples, wanted)
         return found
 
-    def references(self, category: str, samples: Sequence[Sample], request: FeatureRequest) -> FeatureBatch:
+    def references(
+        self, category: str, samples: Sequence[Sample], request: FeatureRequest, listener: Listener | None = None
+    ) -> FeatureBatch:
         """Features of normal reference images; all must be readable."""
-        strict = FeatureSource(self.dataset, self.encoder, self.store, may_encode=self.may_encode)
-        (batch,) = strict.category(category, samples, request).batches([samples])
+        strict = FeatureSource(
+            self.dataset, self.encoder, self.store, may_encode=self.may_encode, workers=self.workers
+        )
+        (batch,) = strict.category(category, samples, request, listener=listener).batches([samples])
         return batch
+
+    def encode(
+        self,
+        pixels: NDArray[np.uint8] | Tensor,
+        request: FeatureRequest,
+        image_ids: Sequence[str],
+        listener: Listener,
+    ) -> tuple[FeatureBatch, Cost]:
+        """Encode images now, and say what one of them took.
+
+        Args:
+            pixels: resized (B, S, S, 3), or normalised (B, 3, S, S).
+            request: what is wanted.
+            image_ids: names of the images.
+            listener: hears of times; getting ready is not encoding.
+        """
+        encoder = self.encoder
+        with listener.time("setup"):
+            encoder.ready(request)
+        with listener.time("encode"):
+            encoder.meter.take()
+            normalised = pixels if isinstance(pixels, Tensor) else encoder.normalise(pixels)
+            batch = encoder.encode(normalised, request, image_ids)
+            seconds = encoder.meter.take()
+        return batch, Cost({part: value / len(pixels) for part, value in seconds.items()}, encoder.device_name)
 
     def require_encoding(self, reason: str) -> None:
         """Raise UserError if the encoder must not be used."""
@@ -132,21 +164,34 @@ class _FreshFeatures(CategoryFeatures):
         if source.skip_unreadable:
             # Batches can only be composed once it is known which images there are, hence a decoding of its own.
             with listener.time("load"):
-                self.unreadable = unreadable_images(source.dataset, samples, source.encoder.geometry)
+                self.unreadable = unreadable_images(
+                    source.dataset, samples, source.encoder.geometry, source.workers
+                )
 
     def batches(self, batches: Sequence[Sequence[Sample]]) -> Iterator[FeatureBatch]:
-        """See :class:`CategoryFeatures`."""
-        encoder = self.source.encoder
-        loader = load_batches(self.source.dataset, batches, encoder.geometry)
+        """See :class:`CategoryFeatures`. Images are encoded in groups, whatever the batch size, as for the store."""
+        images = [sample for batch in batches for sample in batch]
+        groups = [images[start : start + GROUP] for start in range(0, len(images), GROUP)]
+        return regroup(self._encoded(groups), [len(batch) for batch in batches])
+
+    def _encoded(self, groups: Sequence[Sequence[Sample]]) -> Iterator[FeatureBatch]:
+        source = self.source
+        loader = load_batches(source.dataset, groups, source.encoder.geometry, source.workers)
         while True:
             with self.listener.time("load"):
                 loaded = next(loader, None)
             if loaded is None:
                 return
-            with self.listener.time("encode"):
-                names = [sample.image_id for sample in loaded.samples]
-                features = encoder.encode(encoder.normalise(loaded.pixels), self.request, names)
-            yield features
+            names = [sample.image_id for sample in loaded.samples]
+            features = self._encode(loaded.pixels, self.request, names)
+            yield replace(features, encode=self._encode) if self.request.pixels else features
+
+    def _encode(
+        self, pixels: NDArray[np.uint8] | Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()
+    ) -> FeatureBatch:
+        features, cost = self.source.encode(pixels, request, image_ids, self.listener)
+        self.listener.charge(Charge(len(pixels) * cost.total, frozenset({cost.device})))
+        return features
 
 
 class _StoredFeatures(CategoryFeatures):
@@ -164,6 +209,7 @@ class _StoredFeatures(CategoryFeatures):
         self.category, self.request = category, request
         encoder, dataset = source.encoder, source.dataset
         self.blocks = encoder.spec.n_blocks
+        self.parts = encoder.parts(request)
         self.place = f"{encoder.plan.key}/{safe_name(dataset.name)}/{safe_name(category)}"
         self.unreadable = {}
         self._loading: dict[str, Future[NDArray[np.uint8]]] = {}
@@ -195,12 +241,13 @@ class _StoredFeatures(CategoryFeatures):
         self.source.require_encoding(f"{self.category}: features of {len(missing)} images are not stored")
         self.listener.starts(sum(map(len, todo)))
         waiting, refused = deque(todo), 0
-        with ThreadPoolExecutor(LOADER_THREADS) as pool:
+        ahead = -(-images_ahead(self.source.workers) // GROUP)
+        with ThreadPoolExecutor(self.source.workers) as pool:
             while waiting:
                 group = waiting.popleft()
                 with self.store.claim(self.place, _task(keys[sample.image_id] for sample in group)) as mine:
                     if mine:
-                        self._encode(group, keys, every, pool, waiting[0] if waiting else ())
+                        self._encode(group, keys, every, pool, list(waiting)[:ahead])
                 if mine or not self._lacking(group, keys, own):
                     self.listener.encoded(len(group))
                     refused = 0
@@ -223,14 +270,15 @@ class _StoredFeatures(CategoryFeatures):
         keys: dict[str, str],
         every: dict[str, FeatureRequest],
         pool: ThreadPoolExecutor,
-        ahead: Sequence[Sample],
+        ahead: Sequence[Sequence[Sample]],
     ) -> None:
-        """Read, encode and store one group; the next one is read meanwhile."""
+        """Read, encode and store one group; the next ones are read meanwhile."""
         if not self._lacking(group, keys, every):
             return
         with self.listener.time("load"):
             self._start_reading(group, pool)
-            self._start_reading(ahead, pool)
+            for following in ahead:
+                self._start_reading(following, pool)
             arrays = {sample.image_id: self._result(sample, self._loading.pop(sample.image_id)) for sample in group}
         readable = [sample for sample in group if arrays[sample.image_id] is not None]
         lacking = self._lacking(readable, keys, every)
@@ -241,21 +289,17 @@ class _StoredFeatures(CategoryFeatures):
         for name in names:
             needed = needed.union(every[name])
         pixels = np.stack([array for array in arrays.values() if array is not None])
-        with self.listener.time("encode"):
-            batch = self.source.encoder.encode(self.source.encoder.normalise(pixels), needed)
+        batch, cost = self.source.encode(pixels, needed, [sample.image_id for sample in readable], self.listener)
         with self.listener.time("read"):
-            self._put(self.place, [keys[sample.image_id] for sample in readable], split(batch, names, self.blocks))
+            found = split(batch, names, self.blocks)
+            self._put(self.place, [keys[sample.image_id] for sample in readable], found, cost)
 
-    def _put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor]) -> None:
+    def _put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor], cost: Cost) -> None:
         storage = self.source.encoder.plan.storage
-        self.store.put(place, keys, {name: part.to(storage) for name, part in items.items()})
+        self.store.put(place, keys, {name: part.to(storage) for name, part in items.items()}, cost)
 
     def _start_reading(self, group: Sequence[Sample], pool: ThreadPoolExecutor) -> None:
-        geometry = self.source.encoder.geometry
-
-        def read(sample: Sample) -> NDArray[np.uint8]:
-            return image_to_array(self.source.dataset.read_image(sample, geometry.size), geometry)
-
+        read = reader(self.source.dataset, self.source.encoder.geometry)
         for sample in group:
             if sample.image_id not in self._loading:
                 self._loading[sample.image_id] = pool.submit(read, sample)
@@ -269,23 +313,30 @@ class _StoredFeatures(CategoryFeatures):
 
     def batches(self, batches: Sequence[Sequence[Sample]]) -> Iterator[FeatureBatch]:
         """See :class:`CategoryFeatures`. What the store no longer holds is encoded for its batch alone."""
-        encoder = self.source.encoder
-        loader = load_batches(self.source.dataset, batches, encoder.geometry) if self.request.pixels else None
+        encoder, workers = self.source.encoder, self.source.workers
+        loader = load_batches(self.source.dataset, batches, encoder.geometry, workers) if self.request.pixels else None
         for batch in batches:
             features = self._gather(batch)
             if loader is not None:
-                pixels = encoder.normalise(next(loader).pixels).to(encoder.device)
+                with self.listener.time("load"):
+                    pixels = encoder.normalise(next(loader).pixels)
                 features = replace(features, pixels=pixels, encode=self.encode_derived)
             yield features
 
     def _gather(self, batch: Sequence[Sample]) -> FeatureBatch:
         with self.listener.time("read"):
-            names = list(items_of(self.request, self.blocks))
-            rows = self.store.get(self.place, [self.key(sample) for sample in batch], names)
-        found = [row for row in rows if row is not None]
-        if len(found) < len(rows):
-            return self._encode_again(batch)
-        return self._assemble(found, self.request, [sample.image_id for sample in batch])
+            names, keys = list(items_of(self.request, self.blocks)), [self.key(sample) for sample in batch]
+            rows = self.store.get(self.place, keys, names)
+            found = [row for row in rows if row is not None]
+            if len(found) == len(rows):
+                self._charge(self.place, keys, names, self.parts)
+                return self._assemble(found, self.request, [sample.image_id for sample in batch])
+        return self._encode_again(batch)
+
+    def _charge(self, place: str, keys: Sequence[str], names: Sequence[str], parts: frozenset[str]) -> None:
+        """Charge what is handed out of the store, by what it took when it was encoded."""
+        for costs in self.store.costs(place, keys, names):
+            self.listener.charge(charge(costs, parts))
 
     def _assemble(
         self, rows: Sequence[Mapping[str, Tensor]], request: FeatureRequest, names: Sequence[str]
@@ -303,10 +354,13 @@ class _StoredFeatures(CategoryFeatures):
                 "features.max_gb is too small for one category, and images are encoded more than once"
             )
         with self.listener.time("load"):
-            (loaded,) = load_batches(self.source.dataset, [samples], self.source.encoder.geometry)
-        with self.listener.time("encode"):
-            names = [sample.image_id for sample in samples]
-            return self.source.encoder.encode(self.source.encoder.normalise(loaded.pixels), self.request, names)
+            (loaded,) = load_batches(
+                self.source.dataset, [samples], self.source.encoder.geometry, self.source.workers
+            )
+        names = [sample.image_id for sample in samples]
+        batch, cost = self.source.encode(loaded.pixels, self.request, names, self.listener)
+        self.listener.charge(Charge(len(samples) * cost.total, frozenset({cost.device})))
+        return batch
 
     def encode_derived(self, pixels: Tensor, request: FeatureRequest) -> FeatureBatch:
         """Features of images that a method made (B, 3, S, S), known again by their pixels.
@@ -317,13 +371,33 @@ class _StoredFeatures(CategoryFeatures):
         keys = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels.float().cpu().numpy()]
         items = items_of(request, self.blocks)
         names = [str(number) for number in range(len(pixels))]
-        rows = self.store.get(place, keys, list(items))
-        if all(row is not None for row in rows):
-            return self._assemble([row for row in rows if row is not None], request, names)
+        with self.listener.time("read"):
+            keys = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels.float().cpu().numpy()]
+            rows = self.store.get(place, keys, list(items))
+            if all(row is not None for row in rows):
+                self._charge(place, keys, list(items), self.source.encoder.parts(request))
+                return self._assemble([row for row in rows if row is not None], request, names)
         self.source.require_encoding(f"{self.category}: features of derived images are not stored")
-        batch = self.source.encoder.encode(pixels, request, names)
-        self._put(place, keys, split(batch, list(items), self.blocks))
+        batch, cost = self.source.encode(pixels, request, names, self.listener)
+        self.listener.charge(Charge(len(pixels) * cost.total, frozenset({cost.device})))
+        with self.listener.time("read"):
+            self._put(place, keys, split(batch, list(items), self.blocks), cost)
         return batch
+
+
+def regroup(parts: Iterable[FeatureBatch], sizes: Sequence[int]) -> Iterator[FeatureBatch]:
+    """The same images in the same order, in batches of other sizes; nothing is taken before it is needed."""
+    taken = iter(parts)
+    part, begin = None, 0
+    for size in sizes:
+        pieces: list[FeatureBatch] = []
+        while size:
+            if part is None or begin == len(part):
+                part, begin = next(taken), 0
+            end = min(begin + size, len(part))
+            pieces.append(part if end - begin == len(part) else part.select(range(begin, end)))
+            size, begin = size - (end - begin), end
+        yield FeatureBatch.concatenate(pieces)
 
 
 def _task(keys: Iterable[str]) -> str:

@@ -73,6 +73,34 @@ class Tap:
         return replace(self, block=block)
 
 
+CLASS = "class"
+"""Name of the class token, which every batch has."""
+
+
+def tap_name(tap: Tap) -> str:
+    """A name for a resolved tap, for example ``tap.12`` or ``tap.12.v1.0.e.projected``."""
+    parts = ["tap", str(tap.block)]
+    if tap.stream is not None:
+        stream = tap.stream
+        parts += [f"{''.join(stream.attention)}{stream.start}", str(stream.restart)]
+        parts += ["e"] if stream.embedding else []
+    parts += ["projected"] if tap.projected else []
+    parts += ["normed"] if tap.normed else []
+    parts += ["after_attention"] if tap.after_attention else []
+    parts += ["class"] if tap.class_only else []
+    return ".".join(parts)
+
+
+def window_name(side: int) -> str:
+    """Name of the embeddings of all windows of a side length."""
+    return f"window.{side}"
+
+
+def view_name(view: int) -> str:
+    """Name of the class token of an augmented view; view 0 is the image itself."""
+    return f"view.{view}" if view else CLASS
+
+
 @dataclass(frozen=True)
 class FeatureRequest:
     """Everything a method needs of the encoder, besides the class token that every batch has.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from zsad_bench.core.names import batch_size_order, did_you_mean
 from zsad_bench.errors import UserError
+from zsad_bench.merged_rows import merge_batches
 from zsad_bench.published import comparable
 from zsad_bench.results import METRICS, OPTIONAL_METRICS, JobInfo
 from zsad_bench.runs import Job
@@ -90,15 +91,21 @@ def build_board(series: Sequence[Series], options: BoardOptions | None = None) -
     """
     options = options or BoardOptions()
     varied = varied_keys([entry.info for entry in series])
-    rows = [_row(entry, varied) for entry in series if options.keeps(entry.info)]
-    if not rows:
+    kept = [entry for entry in series if options.keeps(entry.info)]
+    if not kept:
         return pd.DataFrame()
-    board = pd.DataFrame(rows)
+    board = pd.DataFrame([_row(entry, varied) for entry in kept])
     metrics = [name for name in (*METRICS, *OPTIONAL_METRICS) if name in board]
     if options.metric not in board:
         raise UserError(f"board.metric={options.metric}: not in these results; choose from {', '.join(metrics)}")
     groups = list(dict.fromkeys([*ALWAYS, *options.group]))
-    ranks = board.groupby(groups, sort=False, dropna=False)[options.metric].rank(ascending=False, method="min")
+    # Batch sizes that are one row for a reader count once; grouped by batch size they are rows of their own.
+    merged = [(entry,) for entry in kept] if "batch_size" in groups else merge_batches(kept)
+    rows = {entry.info.config_hash: place for place, group in enumerate(merged) for entry in group}
+    row_of = board["config_hash"].map(rows)
+    once = ~row_of.duplicated()
+    found = board[once].groupby(groups, sort=False, dropna=False)[options.metric].rank(ascending=False, method="min")
+    ranks = row_of.map(dict(zip(row_of[once], found, strict=True)))
     board.insert(0, "rank", ranks.astype("Int64"))
     sizes = board["batch_size"].map(batch_size_order)
     texts = {name: board[name].astype(str) for name in groups}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import pandas as pd
 
 from zsad_bench.leaderboard import ALWAYS, BoardOptions
 from zsad_bench.results import percent, shown_metrics
-from zsad_bench.speed import SPEED
+from zsad_bench.speed import SPEED, UNKNOWN
 from zsad_bench.varied_keys import key_columns, short_key
 
 LABELS = ("rank", "method", "variant", "fidelity", "encoder", "precision", "batch_size", "seed", "categories")
@@ -83,7 +83,9 @@ def leaderboard_latex(board: pd.DataFrame, options: BoardOptions) -> str:
 def _columns(part: pd.DataFrame) -> list[str]:
     printed = ["paper", "difference"] if _any_published(part) else []
     spread = ["seed_std"] if part["n_seeds"].gt(1).any() else []
-    return [*LABELS, *key_columns(part), *shown_metrics(part), "interval", *spread, *SPEED, *printed]
+    speed = [name for name in SPEED if name in part and (name != "peak_gpu_memory_mb" or part[name].notna().any())]
+    device = ["encoded_on"] if "encoded_on" in part and part["encoded_on"].ne("").any() else []
+    return [*LABELS, *key_columns(part), *shown_metrics(part), "interval", *spread, *speed, *device, *printed]
 
 
 def _any_published(part: pd.DataFrame) -> bool:
@@ -99,6 +101,11 @@ def _cells(
     heads = {
         "interval": f"{metric} 95 % interval",
         "seed_std": f"{metric} std over seeds",
+        "images_per_second": "images / s",
+        "method_images_per_second": "method alone, images / s",
+        "peak_memory_mb": "memory, MiB",
+        "peak_gpu_memory_mb": "GPU memory, MiB",
+        "encoded_on": "encoder on",
         "paper": f"published {metric}",
         "difference": "difference",
     }
@@ -109,12 +116,23 @@ def _cells(
         values |= {name: text("-" if pd.isna(row[name]) else str(row[name])) for name in (*LABELS, *key_columns(part))}
         values["interval"] = interval_text(*(row.get(f"{metric}_{end}", float("nan")) for end in ("low", "high")))
         values["seed_std"] = percent(row.get(f"{metric}_seed_std", float("nan")))
-        for name, digits in zip(SPEED, (1, 0), strict=True):
-            values[name] = _number(row.get(name, float("nan")), digits)
+        values |= _speeds(row)
+        values["encoded_on"] = text(str(row.get("encoded_on") or "-"))
         values["paper"] = percent(row.get(f"published_{metric}", float("nan")))
         values["difference"] = signed_points(row.get(f"difference_{metric}", float("nan")))
         rows.append([values[name] for name in columns])
     return [text(heads.get(name, short_key(name)).replace("_", " ")) for name in columns], rows
+
+
+def _speeds(row: Mapping[Hashable, object]) -> dict[str, str]:
+    """Both speeds, the first with the batch size that reached it where a row has several, and the memory."""
+    numbers = {name: float(str(row.get(name, "nan"))) for name in SPEED}
+    found = {name: _number(value, 1 if "per_second" in name else 0) for name, value in numbers.items()}
+    if pd.isna(numbers["images_per_second"]) and not pd.isna(numbers["method_images_per_second"]):
+        found["images_per_second"] = UNKNOWN
+    elif row.get("fastest_batch") and not pd.isna(numbers["images_per_second"]):
+        found["images_per_second"] += f" (batch {row['fastest_batch']})"
+    return found
 
 
 def interval_text(low: float, high: float) -> str:
@@ -153,6 +171,8 @@ def _explanation(options: BoardOptions) -> str:
     within: Sequence[str] = list(dict.fromkeys([*ALWAYS, *options.group]))
     return (
         f"Percent, mean over categories. Ranked by {options.metric} within {', '.join(within)}. Best of a group bold, "
-        "second underlined. Intervals: bootstrap over images, or objects. Images per second: encoder and method. "
-        "Memory in MiB. Difference: ours minus published, in points."
+        "second underlined. Intervals: bootstrap over images, or objects. Batch sizes with the same result share a row "
+        "and a rank; speed and memory are those of the fastest of them. Images / s: text, encoder and method, as if "
+        "the method had run alone; method alone: on features that are there. Memory: what the method adds to the "
+        "process. Difference: ours minus published, in points."
     )

@@ -48,7 +48,8 @@ def image_to_array(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
 def normalise(pixels: Tensor, mean: tuple[float, ...] = CLIP_MEAN, std: tuple[float, ...] = CLIP_STD) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, ``(x / 255 - mean) / std`` per channel."""
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
-    return (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    centre, width = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (mean, std))
+    return (scaled - centre) / width
 
 
 def mask_to_array(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:

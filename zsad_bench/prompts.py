@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -18,15 +19,19 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from yaml import YAMLError
 
+from zsad_bench.core.laps import Cost, synchronize
+from zsad_bench.environment import device_name
 from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path
 
 AVERAGES = ("unit", "raw")
+# The part of a cost that is the encoding of a list of prompts.
+TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,9 @@ class TextFeatures:
 class TextEncoder(Protocol):
     """What is needed of an encoder here."""
 
+    def ready(self) -> None:
+        """Do now what is done once and is not encoding."""
+
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Texts to embeddings (n, D)."""
 
@@ -178,7 +186,11 @@ class TextCache:
         self.may_encode = True
         self._encoder = encoder
         self._device = device
-        self._known: dict[str, Tensor] = {}
+        self._known: dict[str, tuple[Tensor, Cost | None]] = {}
+
+    def knows(self, prompts: list[str]) -> bool:
+        """Whether a list was encoded before, in this process or in one that kept it on disk."""
+        return self._find(prompts, _key(prompts)) is not None
 
     def encode(self, prompts: list[str]) -> Tensor:
         """(n, D) embeddings in the order of the prompts.
@@ -186,24 +198,42 @@ class TextCache:
         Raises:
             UserError: encoding is not allowed and the list is not known, or the folder cannot be written.
         """
-        key = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
-        if key not in self._known:
-            stored = None if self.folder is None else _read_embeddings(self.folder / f"{key}.safetensors", len(prompts))
-            if stored is None:
-                stored = self._encode(prompts, key)
-            self._known[key] = stored if self._device is None else stored.to(self._device)
-        return self._known[key]
+        key = _key(prompts)
+        found = self._find(prompts, key)
+        if found is None:
+            found = self._known[key] = self._encode(prompts, key)
+        return found[0]
 
-    def _encode(self, prompts: list[str], key: str) -> Tensor:
+    def cost(self, prompts: list[str]) -> Cost | None:
+        """What encoding a list took when it was done, wherever that was; None if it was not timed or is not known."""
+        found = self._find(prompts, _key(prompts))
+        return None if found is None else found[1]
+
+    def _find(self, prompts: list[str], key: str) -> tuple[Tensor, Cost | None] | None:
+        if key not in self._known and self.folder is not None:
+            stored = _read_embeddings(self.folder / f"{key}.safetensors", len(prompts))
+            if stored is not None:
+                self._known[key] = self._placed(stored[0]), stored[1]
+        return self._known.get(key)
+
+    def _placed(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self._device is None else embeddings.to(self._device)
+
+    def _encode(self, prompts: list[str], key: str) -> tuple[Tensor, Cost]:
         if not self.may_encode:
             raise UserError("overwrite=cached: text embeddings are not stored; run without it to encode them")
+        self._encoder.ready()
+        device = self._device or torch.device("cpu")
         distinct = list(dict.fromkeys(prompts))
+        start = time.perf_counter()
         vectors = dict(zip(distinct, self._encoder.encode_text(distinct), strict=True))
         embeddings = torch.stack([vectors[prompt] for prompt in prompts])
+        synchronize(device)
+        cost = Cost({TEXT: time.perf_counter() - start}, device_name(device))
         if self.folder is not None:
             with atomic_path(self.folder / f"{key}.safetensors") as path:
-                save_file({"embeddings": embeddings.cpu().contiguous()}, path)
-        return embeddings
+                save_file({"embeddings": embeddings.cpu().contiguous()}, path, cost.to_metadata())
+        return self._placed(embeddings), cost
 
     def features(self, ensemble: PromptEnsemble, class_name: str, is_texture: bool = False) -> TextFeatures:
         """Text features of a class."""
@@ -212,10 +242,15 @@ class TextCache:
         return TextFeatures(class_name, embeddings[: len(normal)], embeddings[len(normal) :], ensemble.average)
 
 
-def _read_embeddings(path: Path, count: int) -> Tensor | None:
-    """Stored embeddings (count, D), or None if there are none that can be used."""
+def _key(prompts: list[str]) -> str:
+    return hashlib.sha256("\0".join(prompts).encode()).hexdigest()
+
+
+def _read_embeddings(path: Path, count: int) -> tuple[Tensor, Cost | None] | None:
+    """Stored embeddings (count, D) with what they took, or None if there are none that can be used."""
     try:
-        embeddings = load_file(path)["embeddings"]
-    except (OSError, KeyError, SafetensorError):
+        with safe_open(path, framework="pt") as file:
+            embeddings, cost = file.get_tensor("embeddings"), Cost.from_metadata(file.metadata() or {})
+    except (OSError, KeyError, ValueError, SafetensorError):
         return None
-    return embeddings if len(embeddings) == count else None
+    return (embeddings, cost) if len(embeddings) == count else None

@@ -92,7 +92,7 @@ def write_report(folders: Sequence[Path], options: BoardOptions | None = None, o
 
 
 def _write_tables(folder: Path, content: Content) -> None:
-    write_leaderboard(folder, content.board, content.speed, content.options)
+    write_leaderboard(folder, content.board, content.speed, content.shown, content.options)
     for question in content.questions:
         if not question.table.empty:
             write_atomic(folder / "tables" / f"{question.name}.csv", csv_text(question.table))

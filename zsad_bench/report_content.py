@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from zsad_bench import analysis, plots
 from zsad_bench.core.names import safe_name
 from zsad_bench.leaderboard import BoardOptions, build_board
+from zsad_bench.merged_rows import shown_rows
 from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
 from zsad_bench.plots_seeds import seeds_figure
@@ -22,7 +23,7 @@ from zsad_bench.report_sections import Section, coverage, report_sections
 from zsad_bench.results import METRIC_NAMES
 from zsad_bench.runs import Runs
 from zsad_bench.series import Series, group_series, largest_batches, section_title
-from zsad_bench.speed import EncoderTimes, build_speed, encoder_times
+from zsad_bench.speed import build_speed
 from zsad_bench.statistics import RankTest, block_values, compare, rank_test, verdict
 
 
@@ -57,13 +58,14 @@ class Sheet:
 
 @dataclass
 class Content:
-    """Everything a report shows; ``board`` and ``speed`` have the same rows."""
+    """Everything a report shows; ``board`` and ``speed`` have the same rows, ``shown`` those that people read."""
 
     runs: Runs
     options: BoardOptions
     series: list[Series]
     board: pd.DataFrame
     speed: pd.DataFrame
+    shown: pd.DataFrame
     coverage: pd.DataFrame
     questions: list[Question] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
@@ -77,15 +79,16 @@ def build_content(runs: Runs, options: BoardOptions) -> Content:
     """
     everything = group_series(runs.jobs)
     series = [entry for entry in everything if options.keeps(entry.info)]
-    board, times = build_board(series, options), encoder_times(everything)
-    content = Content(runs, options, series, board, build_speed(everything, board), coverage(series))
+    board = build_board(series, options)
+    speed, shown = build_speed(series, board), shown_rows(series, board)
+    content = Content(runs, options, series, board, speed, shown, coverage(series))
     for section in report_sections(series):
-        content.questions += _questions(section, options, times)
+        content.questions += _questions(section, options)
     content.sheets = _sheets(series)
     return content
 
 
-def _questions(section: Section, options: BoardOptions, times: EncoderTimes) -> list[Question]:
+def _questions(section: Section, options: BoardOptions) -> list[Question]:
     """The questions of one dataset and protocol, in the order of the page."""
     metric, started = options.metric, section.started
     entries = sorted(largest_batches(started), key=lambda entry: entry.label)
@@ -93,7 +96,7 @@ def _questions(section: Section, options: BoardOptions, times: EncoderTimes) -> 
         _batch_sizes(section, started, metric),
         _compositions(section, started, metric),
         _shares(section, started),
-        _speed(section, started, metric, times),
+        _speed(section, started, metric),
         _comparisons(section, entries, metric),
         _categories(section, entries, metric),
         _defect_types(section, entries),
@@ -154,16 +157,17 @@ def _shares(section: Section, series: list[Series]) -> Question:
     )
 
 
-def _speed(section: Section, series: list[Series], metric: str, times: EncoderTimes) -> Question:
-    table = analysis.speed(series, metric, times)
+def _speed(section: Section, series: list[Series], metric: str) -> Question:
+    table = analysis.speed(series, metric)
     name = f"speed_{section.name}"
     known = len(table) and (table["value"].notna() & table["images_per_second"].notna()).any()
     return Question(
         name,
         f"{section.title}: accuracy against throughput",
-        "Nobody is both better and faster than a method on the Pareto front (ringed). Speed is images per second, "
-        "without loading and metrics. A method that read stored features is charged the encoder's "
-        "time of the job that encoded them. Compare only numbers of one machine.",
+        "Nobody is both better and faster than a method on the Pareto front (ringed), which leaves out whatever cannot "
+        "be told from chance. Speed is images per second of text, encoder and method as if the method had run alone; "
+        "loading, setting up and metrics do not count. Methods that give the same results at several batch sizes are "
+        "shown at their fastest. Compare only numbers of one machine.",
         {name: partial(speed_figure, table, metric)} if known else {},
         table,
         "" if known else "no timed and finished method",

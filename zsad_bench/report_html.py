@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from zsad_bench.report_content import Content
 from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
 from zsad_bench.series import largest_batches, section_title, sections
-from zsad_bench.speed import KEYS, with_speed
+from zsad_bench.speed import KEYS, UNKNOWN
 from zsad_bench.varied_keys import key_columns, short_key
 
 ROWS = 300
@@ -131,7 +131,7 @@ def _small(path: Path) -> str:
 
 def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows of the leaderboard, best and second of each group marked."""
-    board, metric = with_speed(content.board, content.speed), content.options.metric
+    board, metric = content.shown, content.options.metric
     if board.empty:
         return [], []
     keys = list(dict.fromkeys(["dataset", "protocol", *content.options.group]))
@@ -149,13 +149,14 @@ def _board(content: Content) -> tuple[list[str], list[list[Cell]]]:
         named = {**row, "method": _method(row)}
         cells = [_label(named, name) for name in _BEFORE]
         cells += [_metric(row, name, marked[index, name]) for name in metrics]
-        cells += [_number(row["images_per_second"], 1), _number(row["peak_memory_mb"], 0)]
+        cells += _speeds(row, bool(board["peak_gpu_memory_mb"].notna().any()))
         if printed:
             figure, difference = row[f"published_{metric}"], row[f"difference_{metric}"]
             cells.append(Cell(_percent(figure), _order(figure), note=str(row["published_source"])))
             cells.append(Cell("" if pd.isna(difference) else f"{100 * difference:+.1f}", _order(difference)))
         rows.append([*cells, *(_label(named, name) for name in after)])
-    figures = [*(METRIC_NAMES[name] for name in metrics), "images / s", "memory, MiB"]
+    figures = [*(METRIC_NAMES[name] for name in metrics), "images / s", "method alone, images / s", "memory, MiB"]
+    figures += ["GPU memory, MiB"] if board["peak_gpu_memory_mb"].notna().any() else []
     figures += ["published", "ours minus published"] if printed else []
     return [*(_head(name) for name in _BEFORE), *figures, *(_head(name) for name in after)], rows
 
@@ -199,6 +200,21 @@ def _metric(row: Mapping[object, object], name: str, mark: str) -> Cell:
 
 def _number(value: float, digits: int) -> Cell:
     return Cell("" if pd.isna(value) else f"{value:.{digits}f}", _order(value))
+
+
+def _speeds(row: Mapping[object, object], gpu: bool) -> list[Cell]:
+    """Both speeds and the memory of a row; which batch size, and where features were encoded, stand below."""
+    rates = [_number(float(str(row[name])), 1) for name in ("images_per_second", "method_images_per_second")]
+    batch, device = str(row["fastest_batch"]), str(row["encoded_on"])
+    known = bool(rates[0].text)
+    rates[0] = replace(
+        rates[0],
+        text=rates[0].text or (UNKNOWN if rates[1].text else ""),
+        note=f"batch {batch}" if batch else "",
+        more=f"encoder on {device}" if device and known else "",
+    )
+    names = ("peak_memory_mb", "peak_gpu_memory_mb") if gpu else ("peak_memory_mb",)
+    return [*rates, *(_number(float(str(row[name])), 0) for name in names)]
 
 
 def _order(value: float) -> str:

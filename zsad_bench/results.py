@@ -133,8 +133,8 @@ class CategoryResult:
         metrics: fractions 0 to 1, NaN where undefined.
         notes: why a metric is undefined, which images were left out.
         fingerprint: of the list of image and mask files; a changed dataset is evaluated again.
-        timing: seconds per stage (``load``, ``encode``, ``score``, ``metrics``), and facts about the machine.
         filled_with: images that were scored before and filled the last batch.
+        timing: what it took, and facts about the machine; ``docs/performance.md`` says what each number is.
     """
 
     category: str
@@ -167,6 +167,15 @@ class CategoryResult:
     def lacks_groups(self) -> bool:
         """Whether the image metrics are over objects that the file, of an older version, does not name."""
         return OBJECTS_NOTE in self.notes and not any(image.group for image in self.images)
+
+
+def own_seconds(timing: Mapping[str, float | str]) -> float:
+    """Seconds of a category's text, of its images' features and of the method, as if the method had run alone.
+
+    NaN if not all of them are known: features or text that were encoded by a version that did not time their parts.
+    """
+    parts = (timing.get(name, math.nan) for name in ("charged_text", "charged_encode", "seconds_score"))
+    return math.fsum(map(float, parts))
 
 
 def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -50,7 +50,10 @@ def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
     encoder.texts.may_encode = may_encode
     if isinstance(store, DiskStore):
         encoder.texts.folder = store.root / encoder.plan.key / "texts"
-    return FeatureSource(dataset, encoder, store, skip_unreadable=config.on_error == "skip", may_encode=may_encode)
+    skip = config.on_error == "skip"
+    return FeatureSource(
+        dataset, encoder, store, skip_unreadable=skip, may_encode=may_encode, workers=config.workers
+    )
 
 
 def run_job(

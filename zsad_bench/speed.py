@@ -7,113 +7,90 @@ everything in ``leaderboard.csv`` is the same bytes for the same configuration a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from zsad_bench.results import CategoryResult, JobInfo
-from zsad_bench.runs import Job
+from zsad_bench.results import CategoryResult, own_seconds
 from zsad_bench.series import Series
 
 KEYS = ("method", "variant", "dataset", "protocol", "encoder", "batch_size", "config_hash")
 """Columns that say which row of the leaderboard a speed belongs to."""
 
-SPEED = ("images_per_second", "peak_memory_mb")
-"""What tables show of it; the file has ``method_images_per_second`` too."""
+SPEED = ("images_per_second", "method_images_per_second", "peak_memory_mb", "peak_gpu_memory_mb")
+"""Speeds as if every method had encoded for itself, and on features that are there; memory that the method adds."""
 
-EncoderTimes = Mapping[tuple[object, ...], float]
-"""Seconds per image of the encoder, by what is encoded and where; see :func:`encoder_times`."""
+UNKNOWN = "unknown"
+"""What tables say where nobody knows how long the encoder took for a method."""
 
 
-def encoder_times(series: Sequence[Series]) -> EncoderTimes:
-    """What the encoder took per image, from the jobs that encoded.
+def timed(result: CategoryResult) -> bool:
+    """Whether a result charges its method for its own share of the encoding; older versions did not."""
+    return "encoded_on" in result.timing
 
-    The jobs of a sweep share stored features: the first one encodes for all, the others read. Without this, the first
-    method of a sweep would look slow and the others as if they needed no encoder.
+
+def images_per_second(series: Series) -> float:
+    """Images of all finished categories per second of text, encoder and method, each as if the method had run alone.
+
+    Loading, setting up and metrics do not count. NaN if that is not known.
     """
-    found: dict[tuple[object, ...], float] = {}
-    for job in (job for entry in series for job in entry.jobs):
-        for result in job.results.values():
-            if _from_store(result) and "seconds_encode" in result.timing and result.n_images:
-                key = _place(job.info, result)
-                found[key] = max(found.get(key, 0.0), float(result.timing["seconds_encode"]) / result.n_images)
-    return found
-
-
-def _from_store(result: CategoryResult) -> bool:
-    """Whether the job read features from a store, which others may have filled."""
-    return "seconds_read" in result.timing
-
-
-def _place(info: JobInfo, result: CategoryResult) -> tuple[object, ...]:
-    """Images, encoder, and machine."""
-    machine = result.timing.get("device"), result.timing.get("precision")
-    return (info.dataset, info.protocol, result.category, info.encoder, info.pretrained, info.image_size, *machine)
-
-
-def images_per_second(series: Series, times: EncoderTimes) -> float:
-    """Images of all finished categories per second of encoder and method; NaN if that was not timed.
-
-    Loading and metrics do not count. A job that read stored features is charged the encoder's seconds of the job that
-    encoded them.
-    """
-    return _rate(series, lambda job, result: _seconds(job, result, times))
+    return _rate(series, lambda result: own_seconds(result.timing))
 
 
 def method_images_per_second(series: Series) -> float:
     """Images of all finished categories per second of the method alone, on features that are there."""
-    return _rate(series, lambda job, result: float(result.timing.get("seconds_score", math.nan)))
+    return _rate(series, lambda result: float(result.timing.get("seconds_score", math.nan)))
 
 
-def _rate(series: Series, taken: Callable[[Job, CategoryResult], float]) -> float:
+def _rate(series: Series, taken: Callable[[CategoryResult], float]) -> float:
     """Images over seconds of all results that were timed."""
     images = seconds = 0.0
     for job in series.finished or series.jobs:
         for result in job.results.values():
-            if not math.isnan(value := taken(job, result)):
+            if not math.isnan(value := taken(result)):
                 images += result.n_images
                 seconds += value
     return images / seconds if seconds > 0 else math.nan
 
 
-def _seconds(job: Job, result: CategoryResult, times: EncoderTimes) -> float:
-    encode = float(result.timing.get("seconds_encode", math.nan))
-    if _from_store(result):
-        encode = result.n_images * times.get(_place(job.info, result), math.nan)
-    return encode + float(result.timing.get("seconds_score", math.nan))
-
-
-def peak_memory(series: Series) -> float:
-    """Largest resident memory in MiB that was seen up to the end of any category; NaN if not recorded."""
-    seen = [
-        float(result.timing["peak_memory_mb"])
-        for job in series.jobs
-        for result in job.results.values()
-        if "peak_memory_mb" in result.timing
-    ]
+def peak_memory(series: Series, name: str = "peak_memory_mb") -> float:
+    """Largest memory in MiB that the method added in any category, or on the GPU; NaN if not recorded."""
+    results = (result for job in series.jobs for result in job.results.values())
+    seen = [float(result.timing[name]) for result in results if timed(result) and name in result.timing]
     return max(seen, default=math.nan)
+
+
+def encoded_on(series: Series) -> str:
+    """What the features and the text of a row were encoded on, where that is not what the method ran on; else empty."""
+    found: dict[str, None] = {}
+    for job in series.jobs:
+        for result in job.results.values():
+            device = str(result.timing.get("encoded_on", ""))
+            if device and device != result.timing.get("device"):
+                found[device] = None
+    return ", ".join(found)
+
+
+def speed_columns(series: Series) -> dict[str, float]:
+    """The values of :data:`SPEED` for a row."""
+    return {
+        "images_per_second": images_per_second(series),
+        "method_images_per_second": method_images_per_second(series),
+        "peak_memory_mb": peak_memory(series),
+        "peak_gpu_memory_mb": peak_memory(series, "peak_gpu_memory_mb"),
+    }
 
 
 def build_speed(series: Sequence[Series], board: pd.DataFrame) -> pd.DataFrame:
     """Speed and memory of every row of the leaderboard, in its order.
 
     Args:
-        series: all series, those that the leaderboard leaves out too: one of them may have encoded for the others.
+        series: those of the leaderboard, and perhaps more.
         board: of :func:`zsad_bench.leaderboard.build_board`.
     """
     if board.empty:
         return pd.DataFrame()
-    times = encoder_times(series)
     rows = {tuple(str(getattr(entry.info, name)) for name in KEYS): entry for entry in series}
     kept = [rows[tuple(map(str, row))] for row in board[list(KEYS)].itertuples(index=False)]
-    numbers = {
-        "images_per_second": [images_per_second(entry, times) for entry in kept],
-        "method_images_per_second": [method_images_per_second(entry) for entry in kept],
-        "peak_memory_mb": [peak_memory(entry) for entry in kept],
-    }
-    return board[list(KEYS)].assign(**numbers)
-
-
-def with_speed(board: pd.DataFrame, speed: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard with the columns of :func:`build_speed` beside it, for what people read."""
-    return board if board.empty else pd.concat([board, speed[list(SPEED)]], axis=1)
+    numbers = pd.DataFrame([{**speed_columns(entry), "encoded_on": encoded_on(entry)} for entry in kept])
+    return pd.concat([board[list(KEYS)].reset_index(drop=True), numbers], axis=1)

@@ -5,9 +5,10 @@ On disk a shard is one safetensors file with the features of a few images of one
     <root>/<encoder key>/<dataset>/<category>/<random name>.safetensors
 
 Its tensors are the named parts of :mod:`zsad_bench.feature_items`, one row per image; its metadata hold the content
-keys of the images and a CRC-32 of every row, which is compared whenever the row is read. A shard is written under
-another name, then renamed, and never changed afterwards, so any number of processes and machines may share a folder. A
-damaged shard is deleted, and what was in it is encoded again. Lock files are in ``<root>/locks``.
+keys of the images, what encoding took (:class:`~zsad_bench.core.laps.Cost`), and a CRC-32 of every row, which is
+compared whenever the row is read. A shard is written under another name, then renamed, and never changed afterwards, so
+any number of processes and machines may share a folder. A damaged shard is deleted, and what was in it is encoded
+again. Lock files are in ``<root>/locks``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zsad_bench import console
+from zsad_bench.core.laps import Cost
 from zsad_bench.errors import UserError
 
 GIGABYTE = 1 << 30
@@ -60,8 +62,12 @@ class FeatureStore(ABC):
         """Content key -> names that are not stored; keys of which everything is stored are left out."""
 
     @abstractmethod
-    def put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor]) -> None:
-        """Keep (n, ...) tensors of n images."""
+    def put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor], cost: Cost | None = None) -> None:
+        """Keep (n, ...) tensors of n images, and what encoding one of these images took."""
+
+    @abstractmethod
+    def costs(self, place: str, keys: Sequence[str], names: Sequence[str]) -> list[list[Cost]]:
+        """Per image what the passes took that made its features; those that were not timed are left out."""
 
     @abstractmethod
     def get(self, place: str, keys: Sequence[str], names: Sequence[str]) -> list[dict[str, Tensor] | None]:
@@ -79,6 +85,7 @@ class MemoryStore(FeatureStore):
     def __init__(self, max_gb: float) -> None:
         self._limit = max_gb * GIGABYTE
         self._places: OrderedDict[str, dict[tuple[str, str], Tensor]] = OrderedDict()
+        self._costs: dict[str, dict[tuple[str, str], Cost]] = {}
         self._bytes: dict[str, int] = {}
 
     def missing(self, place: str, keys: Iterable[str], names: Iterable[str]) -> dict[str, set[str]]:
@@ -87,9 +94,11 @@ class MemoryStore(FeatureStore):
         lacking = {key: {name for name in wanted if (key, name) not in rows} for key in keys}
         return {key: absent for key, absent in lacking.items() if absent}
 
-    def put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor]) -> None:
+    def put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor], cost: Cost | None = None) -> None:
         """See :class:`FeatureStore`."""
         rows = self._touch(place)
+        if cost is not None:
+            self._costs.setdefault(place, {}).update({(key, name): cost for key in keys for name in items})
         for name, tensor in items.items():
             for key, row in zip(keys, tensor.cpu(), strict=True):
                 rows[key, name] = row
@@ -97,12 +106,18 @@ class MemoryStore(FeatureStore):
         while sum(self._bytes.values()) > self._limit and len(self._places) > 1:
             oldest, _ = self._places.popitem(last=False)
             self._bytes.pop(oldest, None)
+            self._costs.pop(oldest, None)
 
     def get(self, place: str, keys: Sequence[str], names: Sequence[str]) -> list[dict[str, Tensor] | None]:
         """See :class:`FeatureStore`."""
         rows = self._touch(place)
         found = [{name: rows[key, name] for name in names if (key, name) in rows} for key in keys]
         return [row if len(row) == len(names) else None for row in found]
+
+    def costs(self, place: str, keys: Sequence[str], names: Sequence[str]) -> list[list[Cost]]:
+        """See :class:`FeatureStore`."""
+        known = self._costs.get(place, {})
+        return [_distinct(known.get((key, name)) for name in names) for key in keys]
 
     def _touch(self, place: str) -> dict[tuple[str, str], Tensor]:
         rows = self._places.setdefault(place, {})
@@ -112,9 +127,10 @@ class MemoryStore(FeatureStore):
 
 @dataclass
 class _Place:
-    """What is known of one folder: (key, name) -> shard file and row, and the files already looked at."""
+    """What is known of one folder: (key, name) -> shard file and row, costs by file, and the files looked at."""
 
     rows: dict[tuple[str, str], tuple[Path, int]] = field(default_factory=dict)
+    costs: dict[Path, Cost] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
 
@@ -146,13 +162,13 @@ class DiskStore(FeatureStore):
                 self._use(path)
         return lacking
 
-    def put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor]) -> None:
+    def put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor], cost: Cost | None = None) -> None:
         """See :class:`FeatureStore`. Raises UserError if the folder cannot be written."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in items.items()}
         checks = {name: [_checksum(row) for row in tensor] for name, tensor in tensors.items()}
         path = self.root / place / f"{uuid.uuid4().hex}{_SHARD}"
         draft = path.with_suffix(_DRAFT)
-        metadata = {"keys": json.dumps(list(keys)), "checks": json.dumps(checks)}
+        metadata = {"keys": json.dumps(list(keys)), "checks": json.dumps(checks)} | (cost.to_metadata() if cost else {})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -165,7 +181,7 @@ class DiskStore(FeatureStore):
                 f"features.root={self.root}: cannot be written ({getattr(error, 'strerror', None) or error}); free "
                 "space, choose another features.root, or set features=memory or features=off"
             ) from None
-        self._register(self._places.setdefault(place, _Place()), path, list(keys), list(tensors))
+        self._register(self._places.setdefault(place, _Place()), path, list(keys), list(tensors), cost)
         self._used[path] = time.time()
         self._count(path)
 
@@ -185,6 +201,15 @@ class DiskStore(FeatureStore):
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 self._discard(known, path, error)
         return [row if len(row) == len(names) else None for row in found]
+
+    def costs(self, place: str, keys: Sequence[str], names: Sequence[str]) -> list[list[Cost]]:
+        """See :class:`FeatureStore`."""
+        known = self._places.get(place, _Place())
+        found = []
+        for key in keys:
+            paths = [known.rows[key, name][0] for name in names if (key, name) in known.rows]
+            found.append(_distinct(known.costs.get(path) for path in paths))
+        return found
 
     @contextmanager
     def claim(self, place: str, task: str) -> Iterator[bool]:
@@ -206,21 +231,24 @@ class DiskStore(FeatureStore):
             present = set()
         if gone := known.seen - present:  # made room for others, or damaged
             known.rows = {row: found for row, found in known.rows.items() if found[0].name not in gone}
+            known.costs = {path: cost for path, cost in known.costs.items() if path.name not in gone}
             known.seen -= gone
         for name in sorted(present - known.seen):
             path = self.root / place / name
             try:
                 with safe_open(path, framework="pt") as shard:
-                    keys, names = json.loads(shard.metadata()["keys"]), list(shard.keys())
-                self._register(known, path, keys, names)
+                    metadata, names = shard.metadata(), list(shard.keys())
+                self._register(known, path, json.loads(metadata["keys"]), names, Cost.from_metadata(metadata))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 self._discard(known, path, error)
         return known
 
-    def _register(self, known: _Place, path: Path, keys: list[str], names: list[str]) -> None:
+    def _register(self, known: _Place, path: Path, keys: list[str], names: list[str], cost: Cost | None) -> None:
         known.seen.add(path.name)
+        if cost is not None:
+            known.costs[path] = cost
         known.rows.update({(key, name): (path, row) for row, key in enumerate(keys) for name in names})
 
     def _read(self, path: Path, wanted: list[tuple[int, str, int]], found: list[dict[str, Tensor]]) -> None:
@@ -313,6 +341,9 @@ def _locked(path: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+def _distinct(costs: Iterable[Cost | None]) -> list[Cost]:
+    """Each pass once."""
+    return list({id(cost): cost for cost in costs if cost is not None}.values())
 
 
 def _checksum(row: Tensor) -> int:

@@ -12,22 +12,24 @@ import pandas as pd
 from zsad_bench.core.names import batch_size_order
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
+from zsad_bench.merged_rows import shown_rows
 from zsad_bench.results import COUNT_COLUMNS, JOB_COLUMNS, CategoryResult, ImageResult, write_atomic
 from zsad_bench.runs import Job, read_runs
 from zsad_bench.series import group_series
-from zsad_bench.speed import build_speed, with_speed
+from zsad_bench.speed import build_speed
 from zsad_bench.varied_keys import varied_keys, varied_values
 
 
 @dataclass(frozen=True)
 class RunTables:
-    """Tables of results folders, as pandas frames."""
+    """Tables of results folders, as pandas frames; ``shown`` is the leaderboard as people read it."""
 
     metrics: pd.DataFrame
     images: pd.DataFrame
     timing: pd.DataFrame
     leaderboard: pd.DataFrame
     speed: pd.DataFrame
+    shown: pd.DataFrame
 
 
 def collect(run_folder: Path, options: BoardOptions | None = None) -> RunTables:
@@ -53,7 +55,8 @@ def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> Ru
             metrics.append(_mean_row(shared, job))
     series = group_series(jobs)
     board = build_board(series, options)
-    return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), board, build_speed(series, board))
+    speed, shown = build_speed(series, board), shown_rows(series, board)
+    return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), board, speed, shown)
 
 
 def _image_row(image: ImageResult, shared: dict[str, object], digest: str, grouped: bool) -> dict[str, object]:
@@ -114,15 +117,16 @@ def write_tables(run_folder: Path, options: BoardOptions | None = None) -> RunTa
     tables = collect(run_folder, options)
     for name in ("metrics", "images", "timing"):
         write_atomic(run_folder / f"{name}.csv", csv_text(getattr(tables, name)))
-    write_leaderboard(run_folder, tables.leaderboard, tables.speed, options)
+    write_leaderboard(run_folder, tables.leaderboard, tables.speed, tables.shown, options)
     return tables
 
 
-def write_leaderboard(folder: Path, board: pd.DataFrame, speed: pd.DataFrame, options: BoardOptions) -> None:
-    """``leaderboard.csv``, which repeats byte for byte, its speeds, and both together as Markdown and LaTeX."""
+def write_leaderboard(
+    folder: Path, board: pd.DataFrame, speed: pd.DataFrame, shown: pd.DataFrame, options: BoardOptions
+) -> None:
+    """``leaderboard.csv``, which repeats byte for byte, its speeds, and what people read as Markdown and LaTeX."""
     write_atomic(folder / "leaderboard.csv", csv_text(board))
     write_atomic(folder / "leaderboard_speed.csv", csv_text(speed))
-    shown = with_speed(board, speed)
     write_atomic(folder / "leaderboard.md", leaderboard_markdown(shown, options))
     write_atomic(folder / "leaderboard.tex", leaderboard_latex(shown, options))
 

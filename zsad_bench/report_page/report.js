@@ -17,7 +17,7 @@ async function startBoard() {
   for (const choice of document.querySelectorAll("#board-filters select")) {
     const column = heads.indexOf(choice.dataset.column);
     choice.addEventListener("change", () => {
-      const exactly = (text) => choice.value === "" || text.trim() === choice.value || (choice.dataset.column === "method" && text.trim().startsWith(`${choice.value} (`));
+      const exactly = (text) => choice.value === "" || text.trim() === choice.value || (choice.dataset.column === "batch size" && text.trim().split(", ").includes(choice.value)) || (choice.dataset.column === "method" && text.trim().startsWith(`${choice.value} (`));
       board.column(column).search(choice.value === "" ? "" : exactly).draw();
     });
   }
