@@ -145,7 +145,7 @@ def test_a_sweep_survives_a_failing_job(here: Path, photo_folder: Path, capsys: 
     assert "method.windows=[9]" in error
     assert "Traceback" not in error
     assert len(pd.read_csv(here / "leaderboard.csv").dropna(subset="rank")) == 1
-    (failure,) = here.glob("failed/*.json")
+    (failure,) = here.glob("failed/*/*.json")
     assert json.loads(failure.read_text(encoding="utf-8"))["exit_code"] == 2
 
 

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from conftest import TINY_MODEL, comparable_tables, save_image
 from zsad_bench import job
 from zsad_bench.__main__ import main
+from zsad_bench.core.commands import Command, failure_files
 from zsad_bench.errors import UserError
 from zsad_bench.feature_source import GROUP
 from zsad_bench.threads import limit_threads
@@ -67,7 +68,7 @@ def encoded(store: Path) -> Counter[tuple[str, str, str]]:
 
 def failed(here: Path, name: str) -> list[list[str]]:
     """Method, batch size and image size of the jobs whose failure was kept."""
-    kept = [json.loads(path.read_text()) for path in job.failures(here / "results" / name)]
+    kept = [json.loads(path.read_text()) for path in failure_files(here / "results" / name)]
     return sorted([text for text in each["overrides"] if text.split("=")[0] in SWEPT] for each in kept)
 
 
@@ -99,7 +100,7 @@ def test_joblib(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
     many = ("batch_size=1,2,3,4,5,6,7", "cluster=joblib", "fail_fast=true", "method.windows=[9]")
     assert main(sweep("fast", *many)) == 2
-    assert len(job.failures(here / "results" / "fast")) < 7
+    assert 0 < len(failure_files(here / "results" / "fast")) < 7
     assert not list((here / "results" / "fast").glob("jobs/*/categories/*.json"))
 
 
@@ -257,7 +258,7 @@ def test_mistakes(here: Path, capsys: pytest.CaptureFixture[str], arguments: lis
 
 def test_a_machine_without_the_shared_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="file system that all of them share"):
-        job._enter(tmp_path, Path("results") / "run")
+        job._enter(tmp_path, Command(Path("results") / "run", "0" * 12))
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:

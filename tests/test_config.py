@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,11 +104,16 @@ def test_names_come_from_the_choices() -> None:
     assert (
         run_name(["method=winclip", "dataset=mvtec", "batch_size=8", "results_dir=x"]) == "winclip_mvtec_batch-size-8"
     )
-    assert run_name(["dataset=folder", "dataset.root='My Photos'"]) == "winclip_folder-my-photos"
-    assert run_name(["dataset=folder", f"dataset.root='{Path.cwd()}/My Photos'"]) == "winclip_folder-my-photos"
+    assert run_name(["dataset=folder", f"dataset.root='{Path.cwd()}/my_photos'"]) == "winclip_folder-my_photos"
     far = {run_name(["dataset=folder", f"dataset.root='{root}'"]) for root in ("/data/photos", "a/photos", "b/photos")}
     assert len(far) == 3
     assert all(name.startswith("winclip_folder-photos-") for name in far)
+    assert run_name(["dataset=folder", "dataset.root=my_photos"]) == "winclip_folder-my_photos"
+    roots = ["my-photos", "my photos", "My Photos", "my.photos", "photos ", "фото", "снимки", "con"]
+    names = {run_name(["dataset=folder", f"dataset.root='{root}'"]) for root in roots}
+    assert len(names) == len(roots)
+    assert all(re.fullmatch(r"winclip_folder-[a-z0-9_-]+", name) for name in names)
+    assert run_name(["method.prompts=ж.yaml"]) != run_name(["method.prompts=ш.yaml"])
     sweep = run_name(["method=a,b,c", "batch_size=1,4,16", "encoder.pretrained=/long/way/w.safetensors"])
     assert sweep == "a-b-c_demo_batch-size-1-4-16_pretrained-w.safetensors"
     long = run_name([f"method.windows=[{','.join(map(str, range(80)))}]"])

@@ -218,3 +218,21 @@ def test_exports_that_cannot_be_made(tmp_path, capsys):
         code, _, err = said(capsys, "export", *words)
         assert (code, message in err) == (2, True), err
         assert not (Path(tmp_path) / "out").exists()
+
+
+def test_an_export_keeps_categories_and_defect_types_apart(tmp_path):
+    names = {"nut": "a", "Nut": "b", "a/b": "c", "a_b": "d", "con": "e", "PCB 1": "f"}
+    meta = {
+        name: [{"img_path": f"{folder}/000.png", "mask_path": "", "anomaly": 1, "specie_name": kind}]
+        for (name, folder), kind in zip(names.items(), ("x/y", "x_y", "Good", "good", "Bent", "bent"), strict=True)
+    }
+    for folder in names.values():
+        write_image(tmp_path / "d" / folder / "000.png")
+    (tmp_path / "d/meta.json").write_text(json.dumps({"test": meta}))
+    assert main(["data", "export", "meta_json", str(tmp_path / "d"), "--to", str(tmp_path / "out")]) == 0
+    places = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")]
+    assert len({place.parts[0].casefold() for place in places}) == len(names)
+    assert {"a_b", "PCB 1"} <= {place.parts[0] for place in places}
+    kinds = {place.parts[2].casefold() for place in places}
+    assert len(kinds) == 5  # the two that are called good are both "defect"
+    assert "good" not in kinds

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from recordings import assert_recorded
-from zsad_bench.dense import dense_forward, unsupported_reason, window_forward, window_indices
+from zsad_bench.blocks import can_pack
+from zsad_bench.dense import Tower, dense_forward, unsupported_reason, window_forward, window_indices
 from zsad_bench.encoder import ClipEncoder, load_encoder
 from zsad_bench.features import FeatureRequest, Stream, Tap
 
@@ -219,3 +220,53 @@ def test_plain_taps_match_musc(golden_winclip: Path) -> None:
     for layer, tap in enumerate(taps):
         assert_recorded(batch.tokens[tap], musc["tokens"][layer], atol=1e-4)
     np.testing.assert_allclose(F.normalize(batch.class_tokens, dim=-1), musc["cls"], atol=1e-5)
+
+
+V, Q = Stream(("v",), embedding=True), Stream(("q", "k", "v"), start=3)
+LAST = -1
+ASKED = (
+    *(Tap(2), Tap(2, V), Tap(LAST), Tap(LAST, projected=True), Tap(LAST, normed=True), Tap(LAST, class_only=True)),
+    *(Tap(LAST, after_attention=True), Tap(LAST, after_attention=True, class_only=True)),
+    *(Tap(LAST, V, projected=True), Tap(LAST, V), Tap(LAST, Q), Tap(LAST, Stream(("v",), restart=2), normed=True)),
+)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_have_the_same_bits_whatever_else_is_asked(precision: str, packed: bool) -> None:
+    place = "pkg://zsad_bench/demo_encoder/demo_clip"
+    encoder = load_encoder(f"{place}.json", f"{place}.safetensors", precision=precision, feature_bits=32)
+    if packed and not can_pack(encoder.visual.conv1.weight.dtype):
+        pytest.skip("this CPU has no packed products")
+    size, n_blocks = encoder.spec.image_size, encoder.spec.n_blocks
+    images = torch.randn(6, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = images.to(encoder.visual.conv1.weight.dtype)
+    tower, taps = Tower(encoder.visual, pack=packed), [tap.resolve(n_blocks) for tap in ASKED]
+    class_token, everything = dense_forward(tower, images, taps)
+    for asked in ((), *((tap,) for tap in taps), *combinations(taps, 2)):
+        found, taken = dense_forward(tower, images, asked)
+        assert torch.equal(found, class_token), asked
+        for tap in asked:
+            assert torch.equal(taken[tap], everything[tap]), (tap, asked)
+    # A tap's class row is the class token itself where it is the ordinary stream's.
+    end = Tap(n_blocks, projected=True)
+    assert torch.equal(everything[Tap(n_blocks)][:, :1], everything[Tap(n_blocks, class_only=True)])
+    tolerance = {"atol": 1e-5, "rtol": 1e-2 if precision == "bf16" else 1e-4}
+    torch.testing.assert_close(everything[end][:, 0], class_token, **tolerance)
+
+
+@pytest.mark.parametrize("n_images", [1, 3, 8])
+def test_views_and_windows_have_the_same_bits_whatever_else_is_asked(n_images: int) -> None:
+    encoder = load_encoder(str(Path(__file__).parent / "data" / "tiny_clip.json"), None, chunk_size=8, feature_bits=32)
+    images = torch.randn(n_images, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    views = tuple(range(22))
+    whole = encoder.encode(images, FeatureRequest(taps=(Tap(-1), Tap(-1, V)), windows=(2, 3), views=views))
+    for view in views:
+        assert torch.equal(encoder.encode(images, FeatureRequest(views=(view,))).views[view], whole.views[view]), view
+    some = encoder.encode(images, FeatureRequest(views=(21, 3)))
+    assert set(some.views) == {3, 21}
+    for side in (2, 3):
+        alone = encoder.encode(images, FeatureRequest(windows=(side,)))
+        assert torch.equal(alone.windows[side], whole.windows[side])
+        assert torch.equal(alone.class_tokens, whole.class_tokens)

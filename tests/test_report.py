@@ -99,6 +99,19 @@ def test_missing_cells_failures_and_damage_are_shown(tmp_path: Path) -> None:
     assert "No answer:" in shown
 
 
+def test_datasets_with_like_names_have_files_of_their_own(tmp_path: Path) -> None:
+    datasets = ("a b", "a-b", "a_b", "Parts", "parts", "фото", "снимки")
+    for number, dataset in enumerate(datasets):
+        job = replace(info(digest=f"{number:012}"), dataset=dataset)
+        saved(tmp_path, job, category("bottle", number / 10), category("cable", number / 10))
+    write_report([tmp_path])
+    tables = [pd.read_csv(path) for path in (tmp_path / "report" / "tables").glob("categories_*.csv")]
+    assert sorted(table["dataset"].iloc[0] for table in tables) == sorted(datasets)
+    assert all(len(set(table["dataset"])) == 1 for table in tables)
+    names = [path.name.casefold() for path in (tmp_path / "report").rglob("*.*")]
+    assert len(set(names)) == len(names)
+
+
 def test_many_runs_are_merged(example_run: Path, tmp_path: Path) -> None:
     saved(tmp_path, info("winclip"), category("bottle", 0.5), category("cable", 0.6))
     content = build_content(read_runs([example_run, tmp_path]), BoardOptions())

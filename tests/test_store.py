@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from zsad_bench.errors import UserError
-from zsad_bench.store import GIGABYTE, DiskStore, FeatureStore, MemoryStore
+from zsad_bench.store import GIGABYTE, LOCK_FILES, DiskStore, FeatureStore, MemoryStore
 
 PLACE = "encoder/dataset/category"
 
@@ -34,9 +34,7 @@ def test_what_is_put_in_comes_out(store: FeatureStore) -> None:
     first, second = items(0), items(1)
     store.put(PLACE, ["a", "b", "c"], first)
     store.put(PLACE, ["d", "e", "f"], second)
-    for row, (source, index) in zip(
-        store.get(PLACE, ["f", "a"], list(first)), [(second, 2), (first, 0)], strict=True
-    ):
+    for row, (source, index) in zip(store.get(PLACE, ["f", "a"], list(first)), [(second, 2), (first, 0)], strict=True):
         assert row is not None
         for name, value in row.items():
             assert value.dtype == source[name].dtype
@@ -99,6 +97,108 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
     fresh.put(PLACE, ["e"], block)
     assert set(fresh.missing(PLACE, "abcde", ["class"])) == {"b"}
     assert sum(shard.stat().st_size for shard in tmp_path.rglob("*.safetensors")) < 4.5 * (1 << 20)
+
+
+MIB = 1 << 20
+BLOCK = {"class": torch.zeros(1, MIB // 16)}  # 256 KiB
+
+
+def size(folder: Path) -> int:
+    return sum(shard.stat().st_size for shard in folder.rglob("*.safetensors"))
+
+
+def test_the_limit_holds_over_several_stores(tmp_path: Path) -> None:
+    stores = [DiskStore(tmp_path, 4 * MIB / GIGABYTE) for _ in range(4)]
+    for number in range(14):
+        for position, store in enumerate(stores):
+            store.put(PLACE, [f"{number} {position}"], BLOCK)
+            assert size(tmp_path) <= 4 * MIB + len(stores) * (MIB // 4 + 1024)
+    assert size(tmp_path) > 2 * MIB  # nor is more deleted than need be
+
+
+def test_the_limit_holds_over_several_processes(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path; from zsad_bench.store import DiskStore, GIGABYTE\n"
+        f"store = DiskStore(Path({str(tmp_path)!r}), 4 * {MIB} / GIGABYTE)\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for number in range(24):\n"
+        f"    store.put('e/d/' + sys.argv[1], [str(number)], {{'class': torch.zeros(1, {MIB // 16})}})"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in "abc"
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.communicate("\n")
+        assert writer.returncode == 0
+    # One more shard than the limit a process, and what one wrote while another made room.
+    assert size(tmp_path) <= 4 * MIB + 2 * len(writers) * (MIB // 4 + 1024)
+    DiskStore(tmp_path, 4 * MIB / GIGABYTE).put(PLACE, ["last"], BLOCK)
+    assert size(tmp_path) <= 4 * MIB
+
+
+def test_a_large_store_is_not_counted_for_every_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    original = DiskStore._shards
+
+    def counting(self: DiskStore) -> object:
+        counted.append(1)
+        return original(self)
+
+    monkeypatch.setattr(DiskStore, "_shards", counting)
+    store, small = DiskStore(tmp_path, 1.0), {"class": torch.zeros(1, MIB // 64)}
+    for number in range(100):
+        store.put(PLACE, [str(number)], small)
+    assert len(counted) == 1  # 6 MiB are less than a sixteenth of what is left
+
+
+def test_what_categories_work_with_is_deleted_last(tmp_path: Path) -> None:
+    limit = 4.5 * MIB / 4 / GIGABYTE  # of four shards and a half
+    writer, reader = DiskStore(tmp_path, limit), DiskStore(tmp_path, limit)
+    for place, key in (("e/d/used", "a"), ("e/d/idle", "b"), ("e/d/own", "c"), ("e/d/idle", "d")):
+        writer.put(place, [key], BLOCK)
+    for age, (place, key) in enumerate((("e/d/used", "a"), ("e/d/own", "c"), ("e/d/idle", "b"), ("e/d/idle", "d"))):
+        (path, _) = writer._places[place].rows[key, "class"]
+        os.utime(path, (1000 + age,) * 2)
+    assert reader.missing("e/d/used", ["a"], ["class"]) == {}  # a category in another process begins
+    DiskStore(tmp_path, limit).put("e/d/own", ["e"], BLOCK)
+    left = {
+        key
+        for place, key in (("used", "a"), ("idle", "b"), ("own", "c"), ("idle", "d"), ("own", "e"))
+        if not DiskStore(tmp_path, limit).missing(f"e/d/{place}", [key], ["class"])
+    }
+    assert left == {"a", "c", "d", "e"}
+
+
+def test_lock_files_stay_and_do_not_grow_in_number(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, 1.0)
+    with store.claim(PLACE, "task") as mine:
+        assert mine
+        (lock,) = (tmp_path / "locks").iterdir()
+        number = lock.stat().st_ino
+    assert lock.stat().st_ino == number  # who waits for this file waits for what the next one locks
+    for task in range(3 * LOCK_FILES):
+        with store.claim(PLACE, str(task)) as mine:
+            assert mine
+    assert len(list((tmp_path / "locks").iterdir())) <= LOCK_FILES
+    assert not [path for path in tmp_path.rglob("*.lock") if path.parent.name != "locks"]
+
+
+def test_a_task_is_never_done_by_two_at_a_time(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from zsad_bench.store import DiskStore\n"
+        f"store, inside = DiskStore(Path({str(tmp_path)!r}), 1.0), Path({str(tmp_path)!r}) / 'inside'\n"
+        "done = 0\n"
+        "while done < 150:\n"
+        f"    with store.claim({PLACE!r}, 'task') as mine:\n"
+        "        if mine:\n"
+        "            os.close(os.open(inside, os.O_CREAT | os.O_EXCL)); inside.unlink(); done += 1"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[1] for process in processes] == [""] * 3
 
 
 def test_memory_is_bounded_by_dropping_whole_places() -> None:

@@ -29,6 +29,7 @@ from zsad_bench.operating_points import operating_points
 from zsad_bench.report_content import build_content
 from zsad_bench.results import CategoryResult, ImageResult
 from zsad_bench.runs import read_runs
+from zsad_bench.seeds import named_seed
 from zsad_bench.series import Series, group_series
 from zsad_bench.statistics import category_intervals, interval, not_compared, same_units
 from zsad_bench.summaries import summarise
@@ -184,19 +185,21 @@ def test_photos_seen_many_times_change_nothing() -> None:
     masks[::2, 5:12, 8:15] = True
     maps = np.stack([gaussian_filter(random.normal(size=(24, 24)), 1) for _ in masks]) + 0.4 * masks
     labels, scores = masks.any(axis=(1, 2)).astype(int), maps.max(axis=(1, 2))
-    found = []
-    for copies in (1, 3):
-        images = [
-            photo(f"{n:02}/{copy}", int(label), float(score) - (copy > 0), f"{n:02}")
-            for n, (label, score) in enumerate(zip(labels, scores, strict=True))
-            for copy in range(copies)
-        ]
-        known = [np.repeat(part, copies, axis=0) for part in (masks, maps.astype(np.float32))]
-        summary = summarise([image.image_id for image in images], list(known[0]), known[1])
-        found.append(bootstrap("c", units(images), summary).values)
+    alone = summarise([f"{n:02}" for n in range(20)], list(masks), maps.astype(np.float32))
+    images = [
+        photo(f"{n:02}/{copy}", int(label), float(score) - (copy > 0), f"{n:02}")
+        for n, (label, score) in enumerate(zip(labels, scores, strict=True))
+        for copy in range(3)
+    ]
+    known = [np.repeat(part, 3, axis=0) for part in (masks, maps.astype(np.float32))]
+    together = summarise([image.image_id for image in images], list(known[0]), known[1])
+    assert alone is not None
+    weights = resample_weights(labels.tolist(), named_seed(0, "c", units(images).key, "bootstrap"))
+    expected = np.hstack([image_replicates(scores, labels.tolist(), weights), pixel_replicates(alone, weights)])
+    found = bootstrap("c", units(images), together).values
     for name in (*NAMES, "pixel_auroc", "pixel_aupro"):
         column = BOOTSTRAPPED.index(name)
-        np.testing.assert_allclose(found[0][:, column], found[1][:, column], atol=3e-4, err_msg=name)
+        np.testing.assert_allclose(found[:, column], expected[:, column], atol=3e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("shape", ["plain", "sharp", "coarse"])

@@ -13,12 +13,23 @@ import os
 import shlex
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from zsad_bench import __version__, job
-from zsad_bench.cluster import launch, launcher_of, start_hydra
-from zsad_bench.config import as_sweep, compose_config, expand_seeds, expand_sweep, feature_jobs, plain, with_name
+from zsad_bench import __version__
+from zsad_bench.cluster import launch, launcher_of, start_hydra, told
+from zsad_bench.config import (
+    as_sweep,
+    compose_config,
+    every_job,
+    expand_seeds,
+    expand_sweep,
+    feature_jobs,
+    plain,
+    with_name,
+)
+from zsad_bench.core.commands import Command, text_hash
+from zsad_bench.core.names import did_you_mean
 from zsad_bench.errors import UserError
 from zsad_bench.interrupt import EXIT_CODE, prompt_interrupts
 
@@ -78,21 +89,27 @@ def _benchmark(given: list[str]) -> int:
     launcher = launcher_of(jobs[0])
     if launcher and not flags.multirun:
         raise UserError(f"cluster: the launcher {launcher} runs sweeps, also those of a single job; add -m")
-    folder = Path(configs[0].results_dir) / configs[0].name
-    _prepare(folder, report_only=configs[0].overwrite == "never")
-    _record_command(folder, given)
+    folders = {Path(config.results_dir) / config.name for config in configs}
+    if len(folders) > 1:
+        raise UserError(f"name, results_dir: a sweep has one results folder, not {len(folders)}; give each one value")
+    command = Command(folders.pop(), text_hash(given))
+    board = plain(configs[0].board)
+    if configs[0].overwrite == "never":
+        return _only_report(command.folder, rest, flags.multirun, board)
+    _prepare(command)
+    _record_command(command.folder, given)
     if flags.multirun:
         from zsad_bench.union import union_of, write_union
 
-        write_union(folder, union_of(compose_config(each) for each in feature_jobs(rest)))
+        write_union(command.request_file, union_of(compose_config(each) for each in feature_jobs(rest)))
     try:
         if launcher:
-            launch(launcher, as_sweep(rest), folder)
+            launch(launcher, as_sweep(rest), command)
         else:
-            start_hydra(["-m", *as_sweep(rest)] if flags.multirun else rest)
+            start_hydra([*(["-m", *as_sweep(rest)] if flags.multirun else rest), told(command)])
     finally:
-        _report(folder, flags.multirun, plain(configs[0].board))
-    return job.exit_code(folder)
+        _report(command.folder, flags.multirun, board)
+    return command.exit_code()
 
 
 def _data(given: list[str]) -> int:
@@ -101,28 +118,57 @@ def _data(given: list[str]) -> int:
     return data_main(given)
 
 
-def _prepare(folder: Path, report_only: bool) -> None:
-    """Make the results folder, prove that it can be written, and forget the failures of an earlier run.
+def _only_report(folder: Path, overrides: Sequence[str], sweep: bool, board: Mapping[str, object]) -> int:
+    """Make the tables of jobs that have begun, and write nothing else.
 
-    A run that only reports forgets nothing: another one may be at work in the same folder.
+    Raises:
+        UserError: none of the jobs has begun.
     """
+    from zsad_bench import console
+    from zsad_bench.runner import run_job
+
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
+        hint = did_you_mean(folder.name, there) or "; run the command without overwrite=never first"
+        raise UserError(f"{folder}: no such results folder, and overwrite=never computes nothing{hint}")
+    jobs, absent = every_job(overrides) if sweep else [list(overrides)], []
+    for each in jobs:
+        try:
+            run_job(compose_config(each), folder, show_progress=False)
+        except UserError as error:
+            absent.append(str(error))
+    if len(absent) == len(jobs):
+        raise UserError(absent[0])
+    if absent:
+        console.warn(f"{len(absent)} of {len(jobs)} jobs are not in the tables; the first: {absent[0]}")
+    _report(folder, sweep, board)
+    return 0
+
+
+def _prepare(command: Command) -> None:
+    """Make the results folder, prove that it can be written, and forget what failed when the command ran before."""
     from zsad_bench.files import write_atomic
 
-    for old in [] if report_only else job.failures(folder):
-        old.unlink()
-    probe = folder / f".probe-{uuid.uuid4().hex}"
+    command.forget_failures()
+    probe = command.folder / f".probe-{uuid.uuid4().hex}"
     write_atomic(probe, "")
     probe.unlink()
 
 
 def _record_command(folder: Path, given: list[str]) -> None:
-    """Add the command to ``commands.txt`` of the results folder, so that reports can say how to reproduce it."""
-    from zsad_bench.files import write_atomic
+    """Add the command to ``commands.txt`` of the results folder, so that reports can say how to reproduce it.
 
+    It is appended, because other commands may do the same at the same time.
+    """
     path = folder / "commands.txt"
-    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     line = f"python -m zsad_bench {shlex.join(given)}".strip()
-    write_atomic(path, "\n".join([*(other for other in known if other != line), line]) + "\n")
+    try:
+        known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if line not in known:
+            with path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(f"{line}\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 def _report(folder: Path, sweep: bool, board: Mapping[str, object]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zsad_bench.core.sequences import evenly_spaced
 from zsad_bench.data import Dataset, Sample, UnreadableImage
 from zsad_bench.errors import UserError
 from zsad_bench.preprocess import Geometry, image_to_array
@@ -24,9 +25,8 @@ def limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
     anomalous = [sample for sample in samples if sample.label == 1]
     others = [sample for sample in samples if sample.label != 1]
     n_anomalous = min(len(anomalous), max(limit - len(others), (limit + 1) // 2))
-    return sorted(
-        _spread(anomalous, n_anomalous) + _spread(others, limit - n_anomalous), key=lambda sample: sample.image_id
-    )
+    chosen = evenly_spaced(anomalous, n_anomalous) + evenly_spaced(others, limit - n_anomalous)
+    return sorted(chosen, key=lambda sample: sample.image_id)
 
 
 def choose_references(dataset: Dataset, category: str, k_shot: int, seed: int) -> list[Sample]:
@@ -50,10 +50,6 @@ def category_references(dataset: Dataset, category: str, k_shot: int, seed: int)
     if not k_shot:
         return []
     return choose_references(dataset, category, k_shot, named_seed(seed, dataset.name, category, "references"))
-
-
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    return [samples[index] for index in np.linspace(0, len(samples) - 1, count).round().astype(int)] if count else []
 
 
 @dataclass(frozen=True)

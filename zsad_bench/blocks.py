@@ -150,12 +150,21 @@ class Block:
         """The heads of joint projections (B, tokens, 3 * width)."""
         return Heads(*self._split(joint, 3))
 
-    def class_heads(self, hidden: Tensor) -> Heads:
-        """Heads with the query of the first token only, from the block's input (B, tokens, width)."""
+    def class_heads(self, hidden: Tensor, with_queries: bool = False) -> tuple[Tensor, Heads]:
+        """The query of the first token, and the heads, from the block's input (B, tokens, width).
+
+        The first token's query is always a product of its own, and keys and values are one without the queries: what
+        becomes of the first token has the same bits whether the other queries are wanted or not. As a part of larger
+        products it could differ in its last bits.
+
+        Returns:
+            (B, heads, 1, d_head), and the heads, whose queries are that one alone unless ``with_queries``.
+        """
         query, key_value = self._in_parts
         normed = layer_norm(self.norm_1, hidden)
         key, value = self._split(key_value(normed), 2)
-        return Heads(self._split(query(normed[:, :1]), 1)[0], key, value)
+        (first,) = self._split(query(normed[:, :1]), 1)
+        return first, Heads(self._split(query(normed), 1)[0] if with_queries else first, key, value)
 
     def output(self, mixed: Tensor, residual: Tensor | None = None) -> Tensor:
         """The attention's output projection (..., width), added to a residual if there is one."""
@@ -179,7 +188,8 @@ class Block:
 
     def class_row(self, hidden: Tensor) -> Tensor:
         """The first token (B, width) after the block; what the others would become is not computed."""
-        return self.feed_forward(self.output(attend(*self.class_heads(hidden)), hidden[:, :1]))[:, 0]
+        first, heads = self.class_heads(hidden)
+        return self.feed_forward(self.output(attend(first, heads.k, heads.v), hidden[:, :1]))[:, 0]
 
     @staticmethod
     def _scaled(linear: Linear, x: Tensor, residual: Tensor | None, scale: nn.Module | None) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench.config import CONFIG_MODULE
+from zsad_bench.core.names import near_misses
 from zsad_bench.data import Dataset
 from zsad_bench.errors import UserError
 
@@ -89,7 +89,7 @@ def card(key: str) -> Card:
     """The card of ``dataset=<key>``. UserError naming the nearest valid one."""
     found = cards().get(key)
     if found is None:
-        near = get_close_matches(key, cards(), n=1, cutoff=0.5)
+        near = near_misses(key, cards())
         hint = f"did you mean {near[0]}?" if near else "'zsad-bench data list' names them"
         raise UserError(f"dataset={key}: no such dataset; {hint}")
     return found

@@ -12,6 +12,7 @@ import hydra
 
 from zsad_bench import job
 from zsad_bench.config import CONFIG_MODULE, hydra_session, sweep_size
+from zsad_bench.core.commands import VARIABLE, Command
 from zsad_bench.errors import UserError
 
 # Variables that say where data, weights and features are. A worker may be started by a daemon with another environment.
@@ -36,23 +37,29 @@ def start_hydra(arguments: list[str]) -> None:
         sys.argv = before
 
 
-def launch(launcher: str, overrides: Sequence[str], folder: Path) -> None:
+def told(command: Command) -> str:
+    """The override by which Hydra tells every job which command it belongs to."""
+    return f"+hydra.job.env_set.{VARIABLE}='{command.key}'"
+
+
+def launch(launcher: str, overrides: Sequence[str], command: Command) -> None:
     """Run a sweep in other processes and wait for its end.
 
     Args:
         launcher: its name, for messages.
         overrides: the sweep.
-        folder: its results folder.
+        command: it, with its results folder.
 
     Raises:
         UserError: the launcher could not start, or a worker was lost, for instance for want of memory.
     """
     from zsad_bench import console
 
-    console.err.print(f"{launcher}: {sweep_size(overrides)} jobs, results in {folder}", style="dim", soft_wrap=True)
+    line = f"{launcher}: {sweep_size(overrides)} jobs, results in {command.folder}"
+    console.err.print(line, style="dim", soft_wrap=True)
     try:
         with _whole_errors():
-            start_hydra(["-m", *overrides, *_launch_overrides(folder)])
+            start_hydra(["-m", *overrides, told(command), *_launch_overrides(command.folder)])
     except UserError:
         raise
     except Exception as error:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -21,6 +20,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zsad_bench.core.names import near_misses, safe_name
 from zsad_bench.errors import UserError
 
 CONFIG_MODULE = "zsad_bench.conf"
@@ -28,8 +28,6 @@ CONFIG_MODULE = "zsad_bench.conf"
 NOT_IN_FEATURES = ("device", "chunk_size", "sha256")
 # What a method's YAML says about the method to readers; nothing of it reaches the method.
 METHOD_CARD = ("version", "paper", "code", "citation", "fidelity")
-# Written into the results folder before a sweep starts; see zsad_bench/union.py.
-UNION_FILE = "requests.json"
 GROUPS = ("method", "dataset", "encoder", "features", "cluster", "tracker")
 CHOICES = {
     "on_error": ("stop", "skip"),
@@ -196,16 +194,25 @@ def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
 
     Batch sizes, seeds and output options cannot: the number of combinations stays small.
     """
-    parsed = _parse(overrides)
+    groups = ("method", "dataset", "encoder", "experiment")
+    return _combinations(overrides, lambda key: key.lstrip("+").split(".")[0] in groups)
+
+
+def every_job(overrides: Sequence[str]) -> list[list[str]]:
+    """Override lists of all jobs of a sweep."""
+    return _combinations(overrides, lambda key: True)
+
+
+def _combinations(overrides: Sequence[str], matters: Callable[[str], bool]) -> list[list[str]]:
+    """Override lists for every combination of the swept values of keys that matter; others have their first value."""
     options = []
-    for item, text in zip(parsed, overrides, strict=True):
+    for item, text in zip(_parse(overrides), overrides, strict=True):
         if not item.is_sweep_override():
             options.append([text])
             continue
         key = item.input_line.split("=", 1)[0]
         values = [f"{key}={value}" for value in item.sweep_string_iterator()]
-        matters = key.lstrip("+").split(".")[0] in ("method", "dataset", "encoder", "experiment")
-        options.append(values if matters else values[:1])
+        options.append(values if matters(key) else values[:1])
     return [list(job) for job in product(*options)]
 
 
@@ -251,22 +258,32 @@ def with_name(overrides: Sequence[str]) -> list[str]:
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """Name of the results folder, made from the choices; the same choices give the same name. ``[a-z0-9_.-]`` only."""
+    """Name of the results folder, made from the choices; the same choices give the same name. ``[a-z0-9_.-]`` only.
+
+    Folders of data with different names never share one. Other choices may (``a,b`` and ``[a,b]``): their jobs have
+    folders of their own in it.
+    """
     chosen = {key: value for text in overrides for key, _, value in [text.lstrip("+~").partition("=")]}
     heads = {} if "experiment" in chosen else {"method": "winclip", "dataset": "demo"}
     heads |= {key: chosen[key] for key in ("experiment", "method", "dataset") if key in chosen}
+    shown = {key: _readable(value) for key, value in heads.items()}
     if root := chosen.get("dataset.root"):
-        heads["dataset"] = f"{heads.get('dataset', '')}-{_root_name(root.strip(_QUOTES))}"
-    shown = list(heads.values())
+        name = safe_name(_root_name(root.strip(_QUOTES)))
+        shown["dataset"] = f"{shown.get('dataset', '')}-{name}".lower().strip("-")
     for key, value in sorted(chosen.items()):
         if key not in {*heads, *_NOT_IN_NAME} and not key.startswith(("hydra", "board.", "tracker.")):
             file_name = Path(value.strip(_QUOTES)).name if "/" in value and "," not in value else value
-            shown.append(f"{key.split('.')[-1]}-{file_name}")
-    name = "_".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in shown)
+            shown[key] = _readable(f"{key.split('.')[-1]}-{file_name}")
+    name = "_".join(shown.values())
     if len(name) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
     return f"{name[: _LONGEST_NAME - 9]}-{digest}"
+
+
+def _readable(choice: str) -> str:
+    """A choice as a part of a name; what stands between letters, digits and dots becomes ``-``."""
+    return re.sub(r"[^a-z0-9.]+", "-", choice.lower()).strip("-") if choice.isascii() else safe_name(choice).lower()
 
 
 def _root_name(root: str) -> str:
@@ -314,10 +331,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 def _near(word: str, choices: Sequence[str]) -> str:
     """Nearest valid key or option; a key is also found by its last part alone."""
-    near = get_close_matches(word, choices, n=1, cutoff=0.6)
+    near = near_misses(word, choices, cutoff=0.6)
     if not near:
         last = {choice.split(".")[-1]: choice for choice in reversed(choices)}
-        near = [last[match] for match in get_close_matches(word.split(".")[-1], list(last), n=1, cutoff=0.75)]
+        near = [last[match] for match in near_misses(word.split(".")[-1], last, cutoff=0.75)]
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -6,7 +6,6 @@ subclass says what lies where (``_index``). Everything else is here: selection, 
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from zsad_bench.core.checksums import file_sha256
+from zsad_bench.core.names import near_misses
 from zsad_bench.errors import UserError
 from zsad_bench.images import UnreadableImage, read_image_file, read_image_size, read_mask_file, read_reduced_image
 from zsad_bench.samples import SPLITS, Index, Problem, Sample, Split, doubts, repeated_images
@@ -322,9 +322,8 @@ class Dataset(ABC):
         found = self.all_categories
         if category in found:
             return
-        by_folded = {name.casefold(): name for name in found}
-        near = difflib.get_close_matches(category.casefold(), by_folded, n=1, cutoff=0.5)
-        hint = f"did you mean '{by_folded[near[0]]}'? " if near else ""
+        near = near_misses(category, found)
+        hint = f"did you mean '{near[0]}'? " if near else ""
         raise UserError(f"dataset.categories: '{category}' is not in {self.root}; {hint}It has {_listed(found)}")
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from zsad_bench import console
 from zsad_bench.catalogue import Card, card, cards, dataset_at
 from zsad_bench.config import compose_config
+from zsad_bench.core.names import did_you_mean, readable_name
 from zsad_bench.data import Dataset
 from zsad_bench.errors import UserError
 from zsad_bench.plugins import build
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str]) -> int:
         console.out.print(USAGE, markup=False, soft_wrap=True)
         return 0
     if arguments[0] not in verbs:
-        raise UserError(f"zsad-bench data {arguments[0]}: choose {', '.join(verbs)}; see 'zsad-bench data --help'")
+        hint = did_you_mean(arguments[0], list(verbs), listed=0)
+        raise UserError(
+            f"zsad-bench data {arguments[0]}: choose {', '.join(verbs)}{hint or ';'} see 'zsad-bench data --help'"
+        )
     return verbs[arguments[0]](list(arguments[1:]))
 
 
@@ -91,7 +95,7 @@ def _show(given: list[str]) -> int:
     if not count.isdigit() or int(count) < 1:
         raise UserError(f"--count {count}: give a whole number of at least 1")
     dataset = _dataset(options.words)
-    path = Path(options.output or f"{dataset.name}.png")
+    path = Path(options.output or f"{readable_name(dataset.name)}.png")
     shown = write_sheet(dataset, path, int(count))
     console.out.print(Text(f"{shown} images of {len(dataset.categories)} categories: {path}"), soft_wrap=True)
     return 0

@@ -7,7 +7,6 @@ anomalous above 0), else it is written as PNG with 0 and 255: palette and colour
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from zsad_bench.core.names import readable_names
 from zsad_bench.data import SPLITS, Dataset, Sample, Split
 from zsad_bench.errors import UserError
 from zsad_bench.files import write_atomic
@@ -70,11 +70,18 @@ def _export(
 ) -> Exported:
     done = Exported()
     taken: set[str] = set()
+    categories = readable_names(sample.category for _, sample in work)
+    kinds = readable_names(sample.defect_type for _, sample in work if sample.label == 1)
+    # Nothing anomalous goes into a folder that any disk takes for "good".
+    kinds = {kind: "defect" if kind.strip().casefold() in ("", "good") else folder for kind, folder in kinds.items()}
     entries: dict[str, dict[str, list[dict[str, object]]]] = {split: {} for split in SPLITS}
     with_train_masks = {sample.category for split, sample in work if split == "train" and sample.mask_path is not None}
     for split, sample in work:
         stored = dataset.stored_image(sample)
-        place = _place(sample, split, ".png" if stored is None else stored.suffix, taken)
+        above = PurePosixPath(
+            categories[sample.category], split, "good" if sample.label == 0 else kinds[sample.defect_type]
+        )
+        place = _place(sample, above, ".png" if stored is None else stored.suffix, taken)
         if stored is None:
             _write(dataset.read_image(sample), folder / place, done)
         else:
@@ -101,24 +108,18 @@ def _export(
     return done
 
 
-def _place(sample: Sample, split: Split, suffix: str, taken: set[str]) -> PurePosixPath:
-    """``<category>/<split>/<kind>/<name>``; names that would meet get the names of their old folders in front."""
-    kind = "good" if sample.label == 0 else _folder_name(sample.defect_type)
-    kind = kind if sample.label == 0 or kind not in ("", "good") else "defect"
+def _place(sample: Sample, folder: PurePosixPath, suffix: str, taken: set[str]) -> PurePosixPath:
+    """A file in ``<category>/<split>/<kind>``; names that would meet get the names of their old folders in front."""
     old = PurePosixPath(sample.image_id)
     above = [part for part in old.parts[:-1] if part not in ("..", "/")]
     for depth in range(len(above) + 1):
         stem = "_".join([*above[len(above) - depth :], old.stem])
-        place = PurePosixPath(_folder_name(sample.category), split, kind, stem + suffix)
+        place = folder / (stem + suffix)
         key = str(place.with_name(stem)).casefold()  # masks are named after stems, and some disks ignore case
         if key not in taken:
             taken.add(key)
             return place
     raise UserError(f"{sample.image_id}: another image of the same folder and name is exported already; rename one")
-
-
-def _folder_name(text: str) -> str:
-    return re.sub(r"[/\\\0:]", "_", text).strip().lstrip(".")
 
 
 def _put_mask(

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
+from zsad_bench.core.sequences import evenly_spaced
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path
@@ -57,9 +58,9 @@ def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
     kinds: dict[str, list[Sample]] = {}
     for sample in anomalous:
         kinds.setdefault(sample.defect_type, []).append(sample)
-    turns = [_evenly(group, count) for group in kinds.values()]
+    turns = [evenly_spaced(group, count) for group in kinds.values()]
     mixed = [group[turn] for turn in range(count) for group in turns if turn < len(group)]
-    return [*_evenly(others, n_others), *sorted(mixed[: count - n_others], key=lambda sample: sample.image_id)]
+    return [*evenly_spaced(others, n_others), *sorted(mixed[: count - n_others], key=lambda sample: sample.image_id)]
 
 
 def fit_text(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> str:
@@ -67,12 +68,6 @@ def fit_text(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont
     while draw.textlength(text, font) > TILE:
         text = text[:-2].rstrip(".") + "."
     return text
-
-
-def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
-    if count <= 0 or not samples:
-        return []
-    return [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, count).round().astype(int))]
 
 
 def _tile(dataset: Dataset, sample: Sample) -> Image.Image:

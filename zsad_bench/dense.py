@@ -5,7 +5,8 @@ and never writes into a tensor that was handed out, so every tap is a tensor of 
 field such in-place additions made "different layers" one tensor.
 
 Nothing is computed that nobody reads: surgery outputs of blocks between a stream's restart and its next tap only, and
-in the last block, unless a tap wants more, the ordinary stream's class token only.
+in the last block, unless a tap wants more, the ordinary stream's class token only. What a tap gets has the same bits
+whatever else is asked for.
 """
 
 from __future__ import annotations
@@ -138,9 +139,11 @@ def dense_forward(tower: Tower, images: Tensor, taps: Sequence[Tap] = ()) -> tup
 
     for number, block in enumerate(tower.blocks, start=1):
         active = {tap.stream for tap, (first, last) in spans.items() if first <= number <= last and tap.stream}
-        everything = number < n_blocks or bool(plain_at_the_end)
-        queries = everything or any("q" in stream.attention for stream in active)
-        heads = block.split(block.joint(hidden)) if queries else block.class_heads(hidden)
+        if number < n_blocks:
+            first, heads = None, block.split(block.joint(hidden))
+        else:
+            queries = bool(plain_at_the_end) or any("q" in stream.attention for stream in active)
+            first, heads = block.class_heads(hidden, queries)
         outputs = {kind: _surgery(block, heads, kind) for kind in {stream.attention for stream in active}}
         for stream in active:
             output = outputs[stream.attention]
@@ -152,14 +155,19 @@ def dense_forward(tower: Tower, images: Tensor, taps: Sequence[Tap] = ()) -> tup
             else:
                 sums[stream] = sums[stream] + output
             take(sums[stream], number, stream)
-        if everything:
+        if first is None:
             hidden = block.output(attend(*heads), hidden)
+            take(hidden, number, after_attention=True)
+            hidden = block.feed_forward(hidden)
         else:
-            hidden = block.output(attend(heads.q[:, :, :1], heads.k, heads.v), hidden[:, :1])
-        take(hidden, number, after_attention=True)
-        if number == n_blocks and all(tap.after_attention for tap in plain_at_the_end):
-            hidden = hidden[:, :1]
-        hidden = block.feed_forward(hidden)
+            # Class token and patches apart, so that the class token does not depend on who wants the patches.
+            parts = [block.output(attend(first, heads.k, heads.v), hidden[:, :1])]
+            if plain_at_the_end:
+                parts.append(block.output(attend(heads.q[:, :, 1:], heads.k, heads.v), hidden[:, 1:]))
+            take(torch.cat(parts, dim=1), number, after_attention=True)
+            if all(tap.after_attention for tap in plain_at_the_end):
+                del parts[1:]
+            hidden = torch.cat([block.feed_forward(part) for part in parts], dim=1)
         take(hidden, number)
     return tower.project(hidden[:, 0]), taken
 

@@ -29,7 +29,7 @@ from zsad_bench.preprocess import Geometry, image_to_array, normalise
 from zsad_bench.prompts import TextCache
 from zsad_bench.text_tower import TextTower
 from zsad_bench.text_tower import supported as text_tower_supported
-from zsad_bench.views import augmented_views
+from zsad_bench.views import VIEWS, augmented_views
 from zsad_bench.weights import ModelConfig, Weights, load_weights
 
 RANDOM_SEED = 0
@@ -168,14 +168,21 @@ class ClipEncoder(Encoder):
         return pixels.to(PRECISIONS[self.plan.precision])
 
     def _views(self, pixels: Tensor, views: Sequence[int]) -> dict[int, Tensor]:
-        """Class tokens (B, D) of the augmented views of a chunk, as many views at a time as fill a chunk."""
-        derived = [view for view in views if view != 0]
+        """Class tokens (B, D) of the augmented views of a chunk, as many views at a time as fill a chunk.
+
+        Which views go together depends on the size of the chunk only: a view has the same bits whichever others are
+        wanted, for the price of those that nobody wants in a group of which one is wanted.
+        """
+        derived = range(1, len(VIEWS))
         at_once = max(1, self.chunks.size // len(pixels))
         tokens: dict[int, Tensor] = {}
         for group in (derived[start : start + at_once] for start in range(0, len(derived), at_once)):
+            if set(group).isdisjoint(views):
+                continue
             images = self._as_input(augmented_views(pixels.float(), group).flatten(0, 1))
             encoded = self._rounded(self._walk(images, ())[0]).unflatten(0, (len(pixels), len(group)))
-            tokens.update(zip(group, encoded.unbind(dim=1), strict=True))
+            found = zip(group, encoded.unbind(dim=1), strict=True)
+            tokens |= {view: vectors for view, vectors in found if view in views}
         return tokens
 
     def _rounded(self, features: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from zsad_bench import console
 from zsad_bench.batching import LOADER_THREADS, load_batches, unreadable_images
+from zsad_bench.core.names import safe_name
 from zsad_bench.data import Dataset, Sample, UnreadableImage
 from zsad_bench.encoder import Encoder
 from zsad_bench.errors import UserError
@@ -163,7 +164,7 @@ class _StoredFeatures(CategoryFeatures):
         self.category, self.request = category, request
         encoder, dataset = source.encoder, source.dataset
         self.blocks = encoder.spec.n_blocks
-        self.place = f"{encoder.plan.key}/{_safe(dataset.name)}/{_safe(category)}"
+        self.place = f"{encoder.plan.key}/{safe_name(dataset.name)}/{safe_name(category)}"
         self.unreadable = {}
         self._loading: dict[str, Future[NDArray[np.uint8]]] = {}
 
@@ -312,7 +313,7 @@ class _StoredFeatures(CategoryFeatures):
 
         Naming them takes one copy of the pixels to the host; without a store there is none.
         """
-        place = f"{self.source.encoder.plan.key}/{_DERIVED}/{_safe(self.source.dataset.name)}"
+        place = f"{self.source.encoder.plan.key}/{_DERIVED}/{safe_name(self.source.dataset.name)}"
         keys = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels.float().cpu().numpy()]
         items = items_of(request, self.blocks)
         names = [str(number) for number in range(len(pixels))]
@@ -323,12 +324,6 @@ class _StoredFeatures(CategoryFeatures):
         batch = self.source.encoder.encode(pixels, request, names)
         self._put(place, keys, split(batch, list(items), self.blocks))
         return batch
-
-
-def _safe(name: str) -> str:
-    """A folder name: letters, digits, ``_.-`` only; a hash keeps names apart that differ in other letters only."""
-    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "-" for letter in name)
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _task(keys: Iterable[str]) -> str:

@@ -5,8 +5,6 @@ The function lives in a module of its own, so that workers import it by name ins
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import os
 import socket
@@ -19,10 +17,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from zsad_bench.config import UNION_FILE
+from zsad_bench.core.commands import VARIABLE, Command, text_hash
 from zsad_bench.errors import UserError
 
-FAILURES = "failed"
 BASIC_LAUNCHER = "basic"
 # The folder of the command, told to workers: one that already worked for another command stands elsewhere.
 WORKING_FOLDER = "ZSAD_WORKING_FOLDER"
@@ -37,12 +34,14 @@ def run(config: DictConfig) -> None:
     """
     launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
     launched = launcher != BASIC_LAUNCHER
+    overrides = list(HydraConfig.get().overrides.task)
     folder = Path(config.results_dir) / config.name
+    command = Command(folder, os.environ.get(VARIABLE) or text_hash(overrides))
     if launched:
-        _enter(Path(os.environ.get(WORKING_FOLDER, HydraConfig.get().runtime.cwd)), folder)
+        _enter(Path(os.environ.get(WORKING_FOLDER, HydraConfig.get().runtime.cwd)), command)
     if launcher == "joblib" and multiprocessing.current_process().name != "MainProcess":
         _end_with_parent()
-    if config.fail_fast and failures(folder):
+    if config.fail_fast and command.failures():
         return
     from zsad_bench import console
 
@@ -52,28 +51,31 @@ def run(config: DictConfig) -> None:
         from zsad_bench.runner import run_job
         from zsad_bench.threads import limit_threads
         from zsad_bench.trackers import Tracker
+        from zsad_bench.union import read_union
 
         limit_threads(config.threads)
         tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
-        done = run_job(config, folder, show_progress=not launched)
+        wanted = read_union(command.request_file, config)
+        done = run_job(config, folder, show_progress=not launched, wanted=wanted)
+        command.forget_old_failure(overrides)
         tracker.log(done)
         if launched:
             seconds = time.perf_counter() - start
             console.err.print(f"{done.path.name}: done in {seconds:.1f} s", style="dim", soft_wrap=True)
     except UserError as error:
-        _keep_failure(folder, str(error), exit_code=2)
+        command.keep_failure(overrides, config, str(error), exit_code=2)
         console.fail(str(error))
     except Exception as error:
-        path = _keep_failure(folder, traceback.format_exc(), exit_code=1)
+        path = command.keep_failure(overrides, config, traceback.format_exc(), exit_code=1)
         console.fail(f"{type(error).__name__}: {error} (a bug; traceback in {path})")
 
 
-def _enter(working_folder: Path, folder: Path) -> None:
+def _enter(working_folder: Path, command: Command) -> None:
     """Relative paths mean the same in every process; they start at the folder of the command."""
-    if not (working_folder / folder / UNION_FILE).exists():
+    if not (working_folder / command.request_file).exists():
         raise UserError(
-            f"{working_folder / folder}: not seen by {socket.gethostname()}; jobs on other machines need the working "
-            "folder, the data and the results on a file system that all of them share under the same path"
+            f"{working_folder / command.folder}: not seen by {socket.gethostname()}; jobs on other machines need the "
+            "working folder, the data and the results on a file system that all of them share under the same path"
         )
     os.chdir(working_folder)
 
@@ -89,24 +91,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def failures(folder: Path) -> list[Path]:
-    """Files that failed jobs left behind."""
-    return sorted(folder.glob(f"{FAILURES}/*.json"))
-
-
-def _keep_failure(folder: Path, text: str, exit_code: int) -> Path:
-    from zsad_bench.files import write_atomic
-
-    overrides = list(HydraConfig.get().overrides.task)
-    name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:12]
-    path = folder / FAILURES / f"{name}.json"
-    write_atomic(path, json.dumps({"overrides": overrides, "exit_code": exit_code, "error": text}, indent=1) + "\n")
-    return path
-
-
-def exit_code(folder: Path) -> int:
-    """1 if a job failed by a bug, 2 if one failed by a user's mistake, else 0."""
-    codes = {json.loads(path.read_text(encoding="utf-8"))["exit_code"] for path in failures(folder)}
-    return min(codes, default=0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 import pandas as pd
 
+from zsad_bench.core.names import batch_size_order, did_you_mean
 from zsad_bench.errors import UserError
 from zsad_bench.published import comparable
 from zsad_bench.results import METRICS, OPTIONAL_METRICS, JobInfo
@@ -42,11 +42,11 @@ class BoardOptions:
 
     def __post_init__(self) -> None:
         if self.metric not in (*METRICS, *OPTIONAL_METRICS):
-            raise UserError(f"board.metric={self.metric}: no such metric{_near(self.metric, METRICS)}")
+            raise UserError(f"board.metric={self.metric}: no such metric{did_you_mean(self.metric, METRICS)}")
         for key, names in (("board.group", self.group), ("board.filter", tuple(self.filter))):
             for name in names:
                 if name not in LABELS:
-                    raise UserError(f"{key}: no column {name}{_near(name, LABELS)}")
+                    raise UserError(f"{key}: no column {name}{did_you_mean(name, LABELS)}")
 
     @staticmethod
     def from_config(values: Mapping[str, object]) -> BoardOptions:
@@ -76,11 +76,6 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, (list, tuple)) else (str(value),)
 
 
-def _near(word: str, choices: Sequence[str]) -> str:
-    near = get_close_matches(word, choices, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(choices)}"
-
-
 def label_columns(info: JobInfo) -> dict[str, object]:
     """What a row is about."""
     return {name: getattr(info, name) for name in LABELS}
@@ -105,7 +100,7 @@ def build_board(series: Sequence[Series], options: BoardOptions | None = None) -
     groups = list(dict.fromkeys([*ALWAYS, *options.group]))
     ranks = board.groupby(groups, sort=False, dropna=False)[options.metric].rank(ascending=False, method="min")
     board.insert(0, "rank", ranks.astype("Int64"))
-    sizes = board["batch_size"].map(lambda size: math.inf if size == "all" else float(size))
+    sizes = board["batch_size"].map(batch_size_order)
     texts = {name: board[name].astype(str) for name in groups}
     order = board.assign(_size=sizes, _unranked=board["rank"].isna(), **texts)
     keys = [*groups, "_unranked", "rank", "method", "variant", "encoder", "_size", "config_hash"]

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
+from zsad_bench.core.names import batch_size_order
 from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
 from zsad_bench.series import section_title
 
@@ -91,8 +92,7 @@ def short(text: object) -> str:
 
 def batch_sizes(table: pd.DataFrame) -> list[object]:
     """Batch sizes of a table in order, ``all`` last."""
-    found = set(table["batch_size"].tolist())
-    return sorted(found, key=lambda size: float("inf") if size == "all" else float(str(size)))
+    return sorted(set(table["batch_size"].tolist()), key=batch_size_order)
 
 
 def batch_size_axis(axes: Axes, sizes: Sequence[object]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from zsad_bench.core.names import batch_size_order
 from zsad_bench.plots import look
 from zsad_bench.results import METRIC_NAMES
 
@@ -21,9 +22,7 @@ def batch_size_chart(table: pd.DataFrame) -> str:
         table: of :func:`zsad_bench.analysis.by_batch_size`, one dataset and protocol.
     """
     shown = table[table["value"].notna()]
-    sizes = sorted(
-        set(shown["batch_size"].tolist()), key=lambda size: float("inf") if size == "all" else float(str(size))
-    )
+    sizes = sorted(set(shown["batch_size"].tolist()), key=batch_size_order)
     return _figure(shown, "batch_size", [str(size) for size in sizes], "batch size", "lines+markers", 0.06)
 
 

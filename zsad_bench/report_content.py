@@ -12,12 +12,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from zsad_bench import analysis, plots
+from zsad_bench.core.names import safe_name
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
 from zsad_bench.plots_seeds import seeds_figure
 from zsad_bench.plots_speed import speed_figure
-from zsad_bench.report_sections import Section, coverage, report_sections, slugs
+from zsad_bench.report_sections import Section, coverage, report_sections
 from zsad_bench.results import METRIC_NAMES
 from zsad_bench.runs import Runs
 from zsad_bench.series import Series, group_series, largest_batches, section_title
@@ -251,7 +252,8 @@ def _defect_sizes(section: Section, series: list[Series]) -> Question:
 
 def _distributions(section: Section, series: list[Series]) -> Question:
     figures: dict[str, Callable[[], Figure]] = {}
-    for entry, part in zip(series, slugs([entry.label for entry in series]), strict=True):
+    for entry in series:
+        part = safe_name(entry.label)
         figures[f"scores_{section.name}_{part}"] = partial(_distribution, entry)
     text = "The less the two kinds overlap, the better. Scores of different methods have different units."
     text += section.of_objects
@@ -318,7 +320,7 @@ def _sheets(series: Sequence[Series]) -> list[Sheet]:
     for entry in sorted(largest_batches(series), key=lambda entry: entry.label):
         job = (entry.finished or entry.jobs)[0]
         for category, folder in job.sources.items():
-            path = folder.path / "maps" / f"{category.replace('/', '_')}.worst.png"
+            path = folder.worst_picture(category)
             if path.exists():
                 found.append(Sheet(entry.label, section_title(*entry.section), category, path))
     return found

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from zsad_bench.core.names import safe_name
 from zsad_bench.series import Series, section_title, sections
 from zsad_bench.statistics import not_compared
-
-_LONGEST_NAME = 80  # of a section in file names
 
 
 @dataclass(frozen=True)
@@ -61,25 +60,7 @@ def report_sections(series: Sequence[Series]) -> list[Section]:
     """Sections ordered by dataset and protocol."""
     found = sections(series)
     titles = [section_title(*key) for key in found]
-    names = slugs(titles)
-    return [Section(title, name, tuple(part)) for title, name, part in zip(titles, names, found.values(), strict=True)]
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name: letters in lower case, digits, and ``_`` for all others."""
-    return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")[:_LONGEST_NAME]
-
-
-def slugs(texts: Sequence[str]) -> list[str]:
-    """Different file names for different texts: the second that would be called alike gets a number."""
-    names: list[str] = []
-    for text in texts:
-        name, number = slug(text), 1
-        while name in names:
-            number += 1
-            name = f"{slug(text)}_{number}"
-        names.append(name)
-    return names
+    return [Section(title, safe_name(title), tuple(part)) for title, part in zip(titles, found.values(), strict=True)]
 
 
 def coverage(series: Sequence[Series]) -> pd.DataFrame:

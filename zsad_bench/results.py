@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 
 from zsad_bench.bootstrap import Replicates, bootstrap
+from zsad_bench.core.names import near_misses, safe_name
+from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path, write_atomic
 from zsad_bench.summaries import PixelSummary
 from zsad_bench.units import OBJECTS_NOTE, Units, units_of
@@ -101,11 +103,10 @@ class JobInfo:
 
     @property
     def folder(self) -> str:
-        """Folder name of the job, ``[a-z0-9_.-]`` only."""
+        """Folder name of the job; it ends in the job's identity."""
         preset = self.preset or self.variant
         method = self.method if preset == "paper" else f"{self.method}-{preset}"
-        raw = f"{method}_{self.dataset}_b{self.batch_size}_s{self.seed}_{self.config_hash}"
-        return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in raw.lower())
+        return f"{safe_name(f'{method}_{self.dataset}_b{self.batch_size}_s{self.seed}')}_{self.config_hash}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,8 @@ class CategoryResult:
         metrics: fractions 0 to 1, NaN where undefined.
         notes: why a metric is undefined, which images were left out.
         fingerprint: of the list of image and mask files; a changed dataset is evaluated again.
-        filled_with: images that were scored before and filled the last batch.
         timing: seconds per stage (``load``, ``encode``, ``score``, ``metrics``), and facts about the machine.
+        filled_with: images that were scored before and filled the last batch.
     """
 
     category: str
@@ -189,41 +190,81 @@ class JobFolder:
         self._write_info(self.info)
         if not self.info.keys:
             return
+        for place, other in self._like_it():
+            if other.config_hash != self.info.config_hash and other.command == self.info.command:
+                JobFolder(Path(), other, place)._write_info(replace(other, superseded=True))
+
+    def require_started(self) -> None:
+        """Raise UserError, naming what there is, unless the job or one that it stands for has begun before.
+
+        It stands for jobs of the same command with another identity, and for those of version 0.1.
+        """
+        if (self.path / "job.json").exists():
+            return
+        if any(other.command == self.info.command or other.format < self.info.format for _, other in self._like_it()):
+            return
+        jobs = self.path.parent
+        there = sorted(path.parent.name for path in jobs.glob("*/job.json"))
+        near = near_misses(self.path.name, there, count=3, cutoff=0)
+        listed = f"; it has {', '.join(near)}{' and others' if len(there) > len(near) else ''}" if near else ""
+        raise UserError(
+            f"{jobs.parent}: has no job {self.path.name}, and overwrite=never computes nothing{listed}; correct the "
+            "choices, or leave overwrite=never out"
+        )
+
+    def _like_it(self) -> Iterator[tuple[Path, JobInfo]]:
+        """Folders and columns of jobs whose folders have the same name up to the identity."""
         start = self.info.folder.removesuffix(self.info.config_hash)
         for path in self.path.parent.glob(f"{start}*/job.json"):
-            other = read_job_info(path)
-            if other is not None and other.config_hash != self.info.config_hash and other.command == self.info.command:
-                JobFolder(Path(), other, path.parent)._write_info(replace(other, superseded=True))
+            if (other := read_job_info(path)) is not None:
+                yield path.parent, other
 
     def _write_info(self, info: JobInfo) -> None:
         write_atomic(self.path / "job.json", json.dumps(asdict(info), indent=1) + "\n")
 
     def category_file(self, category: str) -> Path:
-        """Where a finished category lies."""
-        return self.path / "categories" / f"{category.replace('/', '_')}.json"
+        """Where a finished category lies: where version 0.1 put it, if that file is there and is of this category."""
+        return self._file(self._stem(category), ".json")
 
     def save(self, result: CategoryResult, summary: PixelSummary | None = None) -> None:
         """Keep a finished category. Its summary and replicates come first: the JSON file says that it is finished."""
-        arrays = self.category_file(result.category)
+        stem = safe_name(result.category)
         if summary is not None:
-            with atomic_path(arrays.with_suffix(".summary.npz")) as path:
+            with atomic_path(self._file(stem, ".summary.npz")) as path:
                 summary.save(path)
-        with atomic_path(arrays.with_suffix(".replicates.npz")) as path:
+        with atomic_path(self._file(stem, ".replicates.npz")) as path:
             bootstrap(result.category, result.units, summary).save(path)
         content = {"format": self.info.format, **asdict(result), "metrics": _finite_or_none(result.metrics)}
-        write_atomic(self.category_file(result.category), json.dumps(content, indent=1) + "\n")
+        write_atomic(self._file(stem, ".json"), json.dumps(content, indent=1) + "\n")
+
+    def worst_picture(self, category: str) -> Path:
+        """The sheet of a category's worst images."""
+        return self.path / "maps" / f"{self._stem(category)}.worst.png"
+
+    def _file(self, stem: str, ending: str) -> Path:
+        return self.path / "categories" / f"{stem}{ending}"
+
+    def _stem(self, category: str) -> str:
+        """File name of a category without its ending."""
+        stem, earlier = safe_name(category), category.replace("/", "_")
+        if stem == earlier or self._file(stem, ".json").exists():
+            return stem
+        found = _read_category(self._file(earlier, ".json"))
+        return earlier if found is not None and found.category == category else stem
 
     def load(self, category: str) -> CategoryResult | None:
         """A finished category, or None if there is none or its file is damaged."""
-        return _read_category(self.category_file(category))
+        found = _read_category(self.category_file(category))
+        # Version 0.1 wrote categories such as a/b and a_b into one file: it holds the one that was finished last.
+        return found if found is not None and found.category == category else None
 
     def summary(self, category: str) -> PixelSummary | None:
         """Pixel histograms of a finished category, or None."""
-        return PixelSummary.load(self.category_file(category).with_suffix(".summary.npz"))
+        return PixelSummary.load(self._file(self._stem(category), ".summary.npz"))
 
     def replicates(self, category: str) -> Replicates | None:
         """Metrics of the resamples of a finished category, or None."""
-        return Replicates.load(self.category_file(category).with_suffix(".replicates.npz"))
+        return Replicates.load(self._file(self._stem(category), ".replicates.npz"))
 
 
 def _read_category(path: Path) -> CategoryResult | None:

@@ -17,13 +17,13 @@ from zsad_bench.engine.describe import describe
 from zsad_bench.engine.identity import fingerprint, read_files_ahead
 from zsad_bench.evaluator import CategoryOutput, EvaluationOptions, Evaluator
 from zsad_bench.feature_source import FeatureSource
+from zsad_bench.features import FeatureRequest
 from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.results import JobFolder
 from zsad_bench.sharding import Shard
 from zsad_bench.sheets import write_maps, write_worst
 from zsad_bench.store import DiskStore, FeatureStore, MemoryStore
-from zsad_bench.union import read_union
 
 
 def configured_encoder(config: DictConfig) -> LazyEncoder:
@@ -53,13 +53,16 @@ def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
     return FeatureSource(dataset, encoder, store, skip_unreadable=config.on_error == "skip", may_encode=may_encode)
 
 
-def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) -> JobFolder:
+def run_job(
+    config: DictConfig, run_folder: Path, show_progress: bool = True, wanted: FeatureRequest | None = None
+) -> JobFolder:
     """Evaluate every category that is not finished yet.
 
     Args:
         config: of the job.
         run_folder: results folder of the command.
         show_progress: bars on the error stream; processes that share a terminal cannot all draw there.
+        wanted: what other jobs of the same sweep will ask of the images; encoded in the same pass.
 
     Raises:
         UserError: a mistake in data, config or environment. Finished categories are kept.
@@ -67,9 +70,10 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
     dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
     method = build(config.method, Method, "method")  # type: ignore[type-abstract]
     folder = JobFolder(run_folder, describe(config, method, dataset))
-    folder.start(OmegaConf.to_yaml(config, resolve=True))
     if config.overwrite == "never":
+        folder.require_started()
         return folder
+    folder.start(OmegaConf.to_yaml(config, resolve=True))
     todo = _unfinished(config, dataset, method, folder)
     if not todo:
         console.err.print(f"{folder.path.name}: finished already; overwrite=always computes it again", style="dim")
@@ -83,7 +87,7 @@ def run_job(config: DictConfig, run_folder: Path, show_progress: bool = True) ->
     options = EvaluationOptions(
         config.batch_size, config.last_batch, config.seed, config.evaluation_size, config.sweep200
     )
-    evaluator = Evaluator(source, method, options, read_union(run_folder, config), folder.path)
+    evaluator = Evaluator(source, method, options, wanted, folder.path)
     total = sum(len(samples) for samples in todo.values())
     with console.JobProgress(folder.info.folder, total, show_progress) as bar:
         for category, samples in todo.items():

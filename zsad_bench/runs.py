@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
 from zsad_bench.bootstrap import Replicates
+from zsad_bench.core.commands import failure_files, job_key
 from zsad_bench.errors import UserError
 from zsad_bench.results import RESULT_FORMAT, CategoryResult, JobFolder, JobInfo, read_job_info
 from zsad_bench.summaries import PixelSummary
@@ -91,8 +97,10 @@ def read_runs(folders: Sequence[Path]) -> Runs:
             if info.superseded:
                 continue
             _add(jobs, info, JobFolder(folder, info, path.parent), runs.problems)
-        for path in sorted(folder.glob("failed/*.json")):
-            failure = _read_failure(folder, path, runs.problems)
+    mended = _Mended(jobs.values())
+    for folder in folders:
+        for path in failure_files(folder):
+            failure = _read_failure(folder, path, mended, runs.problems)
             if failure is not None:
                 runs.failures.append(failure)
     runs.jobs = _roots_apart(_current([_in_order(job) for job in jobs.values()]))
@@ -155,10 +163,36 @@ def _in_order(job: Job) -> Job:
     return Job(job.info, found, job.sources)
 
 
-def _read_failure(folder: Path, path: Path, problems: list[str]) -> Failure | None:
+class _Mended:
+    """Jobs that are complete by now, whichever command finished them, by what tells them apart."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._places = {source.path for job in jobs if job.complete for source in job.sources.values()}
+
+    @cached_property
+    def _keys(self) -> set[str]:
+        return {key for place in self._places if (key := _key_of(place / "config.yaml"))}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+
+def _key_of(path: Path) -> str:
+    """What tells the job of a config file from others; empty if the file cannot be read."""
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return ""
+    return job_key(config) if isinstance(config, DictConfig) else ""
+
+
+def _read_failure(folder: Path, path: Path, mended: _Mended, problems: list[str]) -> Failure | None:
+    """A failure; None if its job is complete by now (version 0.1 did not say which it was), or its file is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("job") and content["job"] in mended:
+            return None
         return Failure(str(folder), tuple(map(str, content["overrides"])), str(content["error"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         problems.append(f"{path}: damaged failure record")
         return None

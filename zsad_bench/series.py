@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad_bench.bootstrap import BOOTSTRAPPED
+from zsad_bench.core.names import batch_size_order
 from zsad_bench.results import JobInfo
 from zsad_bench.runs import Job
 from zsad_bench.varied_keys import short_key, varied_keys, varied_values
@@ -73,8 +74,8 @@ class Series:
 
     @property
     def batch_order(self) -> float:
-        """The batch size as a number; ``all`` is larger than any."""
-        return math.inf if self.info.batch_size == "all" else float(self.info.batch_size)
+        """The batch size as a number, see :func:`~zsad_bench.core.names.batch_size_order`."""
+        return batch_size_order(self.info.batch_size)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -202,7 +203,8 @@ def largest_batches(series: Sequence[Series]) -> list[Series]:
     chosen: dict[tuple[object, ...], Series] = {}
     for entry in sorted(series, key=lambda entry: entry.batch_order):
         info = entry.info
-        chosen[info.method, info.variant, info.dataset, info.protocol, info.encoder, info.image_size] = entry
+        encoder = info.encoder, info.pretrained, info.image_size, info.precision
+        chosen[info.method, info.variant, info.dataset, info.protocol, *encoder] = entry
     return list(chosen.values())
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
+from zsad_bench.core.names import safe_name
+from zsad_bench.core.sequences import evenly_spaced
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.files import atomic_path
 from zsad_bench.maps import quantiles
@@ -34,6 +36,8 @@ OUTLINE = (0, 230, 118)
 COLOURS = "inferno"
 COLOUR_RANGE = 0.01, 0.999
 """Shares of a category's map values at which the colours begin and end."""
+HALF_PRECISION = 2.0**-11
+"""Largest relative error of a number that is rounded to float16, where its range suffices."""
 # A sweep writes hundreds of sheets: this level takes a third of the time and a tenth more space than the default.
 PNG_EFFORT = 3
 
@@ -47,17 +51,35 @@ def write_maps(
     what: str,
     geometry: Geometry,
 ) -> None:
-    """Write ``<category>.png`` (``sheet``, ``all``) and ``<category>.npz`` (``all``: image_ids, maps in float16)."""
-    name = category.replace("/", "_")
+    """Write ``<category>.png`` (``sheet``, ``all``) and ``<category>.npz`` (``all``: image_ids, maps).
+
+    Stored maps have the type of :func:`stored_type`. A category whose name is no plain file name gets one from
+    :func:`~zsad_bench.core.names.safe_name`.
+    """
+    name = safe_name(category)
     if what == "all":
         with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
-            halves = Stack.of((anomaly_map.astype(np.float16) for anomaly_map in maps), np.float16, folder)
             names = np.array([sample.image_id for sample in samples])
-            save_arrays(file, {"image_ids": names}, {"maps": halves}, ZIP_DEFLATED)
+            kind = stored_type(maps)
+            kept = Stack.of((anomaly_map.astype(kind) for anomaly_map in maps), kind, folder)
+            save_arrays(file, {"image_ids": names}, {"maps": kept}, ZIP_DEFLATED)
     if what in ("sheet", "all"):
         sheet = contact_sheet(f"{dataset.name} / {category}", dataset, samples, maps, geometry)
         with atomic_path(folder / f"{name}.png") as path:
             sheet.save(path, format="PNG", compress_level=PNG_EFFORT)
+
+
+def stored_type(maps: Maps) -> type[np.floating]:
+    """Type of a category's stored maps: float16 if that holds every value to 2^-11 of itself, else float32.
+
+    Values above 65504 would become infinite in float16, and those below 6e-5 lose digits.
+    """
+    with np.errstate(over="ignore"):
+        fits = all(
+            np.allclose(anomaly_map.astype(np.float16), anomaly_map, rtol=HALF_PRECISION, atol=0, equal_nan=True)
+            for anomaly_map in maps
+        )
+    return np.float16 if fits else np.float32
 
 
 def choose(samples: Sequence[Sample], maps: Maps) -> list[int]:
@@ -70,13 +92,7 @@ def choose(samples: Sequence[Sample], maps: Maps) -> list[int]:
         (i for i, sample in enumerate(samples) if sample.label != 1), key=lambda i: (-peaks[i], samples[i].image_id)
     )
     n_others = min(len(others), max(IMAGES_PER_SHEET // 3, IMAGES_PER_SHEET - len(anomalous)))
-    return _spread(anomalous, IMAGES_PER_SHEET - n_others) + _spread(others, n_others)
-
-
-def _spread(indices: Sequence[int], count: int) -> list[int]:
-    if count <= 0 or not indices:
-        return []
-    return [indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))]
+    return evenly_spaced(anomalous, IMAGES_PER_SHEET - n_others) + evenly_spaced(others, n_others)
 
 
 def contact_sheet(
@@ -116,7 +132,7 @@ def write_worst(
             tiles.append((index, f"{kind} {units.scores[number]:.3g}  {what}"))
     if tiles:
         sheet = _sheet(f"{dataset.name} / {category}: worst images", dataset, samples, maps, geometry, tiles)
-        with atomic_path(folder / f"{category.replace('/', '_')}.worst.png") as path:
+        with atomic_path(folder / f"{safe_name(category)}.worst.png") as path:
             sheet.save(path, format="PNG", compress_level=PNG_EFFORT)
 
 

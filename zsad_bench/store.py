@@ -7,7 +7,7 @@ On disk a shard is one safetensors file with the features of a few images of one
 Its tensors are the named parts of :mod:`zsad_bench.feature_items`, one row per image; its metadata hold the content
 keys of the images and a CRC-32 of every row, which is compared whenever the row is read. A shard is written under
 another name, then renamed, and never changed afterwards, so any number of processes and machines may share a folder. A
-damaged shard is deleted, and what was in it is encoded again.
+damaged shard is deleted, and what was in it is encoded again. Lock files are in ``<root>/locks``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,10 +37,19 @@ from zsad_bench.errors import UserError
 GIGABYTE = 1 << 30
 # After exceeding its limit the store is emptied to this share of it, so that not every new shard asks for room again.
 ROOM = 0.9
+# The size of the whole store is counted again after a process has written this share of what is left below the limit,
+# so that up to so many processes stay within it; and not more often than after LEAST_WRITTEN of the limit.
+SHARE_OF_REST = 1 / 16
+LEAST_WRITTEN = 1 / 256
 # A half-written shard of a process that was killed; younger ones may belong to a process that is still writing.
 ABANDONED_SECONDS = 3600
+# How old the noted time of a shard's last use may be: what a category works with is younger than what nobody uses.
+USE_SECONDS = 60
+# Tasks share so many lock files, which are never deleted: all who want one want the same file.
+LOCK_FILES = 1024
 _SHARD = ".safetensors"
 _DRAFT = ".draft"
+_LOCKS = "locks"
 
 
 class FeatureStore(ABC):
@@ -114,21 +123,28 @@ class DiskStore(FeatureStore):
 
     Args:
         root: folder of the store.
-        max_gb: upper limit of its size in GiB; it may be exceeded by the shard just written.
+        max_gb: upper limit in GiB of the size of everything in it, whichever process wrote it. It may be exceeded by
+            the shards just written, and by a 256th for each process of more than 16 that write at the same time.
     """
 
     def __init__(self, root: Path, max_gb: float) -> None:
         self.root = root
         self._limit = int(max_gb * GIGABYTE)
         self._places: dict[str, _Place] = {}
-        self._used_bytes: int | None = None
-        self._touched: set[Path] = set()
+        self._written: int | None = None
+        self._may_write = 0
+        self._used: dict[Path, float] = {}
 
     def missing(self, place: str, keys: Iterable[str], names: Iterable[str]) -> dict[str, set[str]]:
-        """See :class:`FeatureStore`."""
-        rows, wanted = self._look(place).rows, set(names)
-        lacking = {key: {name for name in wanted if (key, name) not in rows} for key in keys}
-        return {key: absent for key, absent in lacking.items() if absent}
+        """See :class:`FeatureStore`. What is there counts as used from now on."""
+        rows, wanted, lacking = self._look(place).rows, set(names), {}
+        for key in keys:
+            found = {name: rows[key, name][0] for name in wanted if (key, name) in rows}
+            if len(found) < len(wanted):
+                lacking[key] = wanted - found.keys()
+            for path in set(found.values()):
+                self._use(path)
+        return lacking
 
     def put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor]) -> None:
         """See :class:`FeatureStore`. Raises UserError if the folder cannot be written."""
@@ -150,7 +166,8 @@ class DiskStore(FeatureStore):
                 "space, choose another features.root, or set features=memory or features=off"
             ) from None
         self._register(self._places.setdefault(place, _Place()), path, list(keys), list(tensors))
-        self._make_room(path)
+        self._used[path] = time.time()
+        self._count(path)
 
     def get(self, place: str, keys: Sequence[str], names: Sequence[str]) -> list[dict[str, Tensor] | None]:
         """See :class:`FeatureStore`."""
@@ -171,23 +188,14 @@ class DiskStore(FeatureStore):
 
     @contextmanager
     def claim(self, place: str, task: str) -> Iterator[bool]:
-        """See :class:`FeatureStore`. A lock of the operating system, so that a killed process leaves nothing behind."""
-        path = self.root / place / f".{task}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        except (OSError, NotImplementedError):  # a file system without locks: at worst two processes do the same work
-            yield True
-            return
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)
-            lock.release()
+        """See :class:`FeatureStore`.
+
+        A lock of the operating system, so that a killed process leaves nothing locked. Two tasks may share a lock file
+        by chance: one of them then waits for the other.
+        """
+        number = zlib.crc32(f"{place}\0{task}".encode()) % LOCK_FILES
+        with _locked(self.root / _LOCKS / f"{number:03x}.lock") as mine:
+            yield mine
 
     def _look(self, place: str) -> _Place:
         """The place's index, with the shards that other processes have written since the last look."""
@@ -225,9 +233,15 @@ class DiskStore(FeatureStore):
                 if _checksum(value) != checks[name][row]:
                     raise ValueError("wrong checksum")
                 found[position][name] = value
-        if path not in self._touched:  # the time of the last use decides what makes room
-            os.utime(path)
-            self._touched.add(path)
+        self._use(path)
+
+    def _use(self, path: Path) -> None:
+        """Note that a shard is in use: the time of its last use decides what makes room, in any process."""
+        now = time.time()
+        if now - self._used.get(path, 0.0) > USE_SECONDS:
+            self._used[path] = now
+            with suppress(OSError):  # made room for others, or the folder can only be read
+                os.utime(path)
 
     def _discard(self, known: _Place, path: Path, error: Exception) -> None:
         if path.exists():
@@ -236,25 +250,32 @@ class DiskStore(FeatureStore):
         known.rows = {row: where for row, where in known.rows.items() if where[0] != path}
         known.seen.discard(path.name)
 
-    def _make_room(self, fresh: Path) -> None:
-        """Delete the shards used longest ago if the store is larger than allowed."""
-        if self._used_bytes is None:
-            self._used_bytes = sum(size for _, size, _ in self._shards())
-        else:
-            self._used_bytes += fresh.stat().st_size
-        if self._used_bytes <= self._limit:
+    def _count(self, fresh: Path) -> None:
+        """Count the store's bytes, whoever wrote them, if this process has written enough since it last did."""
+        with suppress(FileNotFoundError):  # another process made room
+            self._written = None if self._written is None else self._written + fresh.stat().st_size
+        if self._written is not None and self._written <= self._may_write:
             return
-        with self.claim(".", "room") as mine:
-            if not mine:
-                return
-            shards = sorted(self._shards())
-            self._used_bytes = sum(size for _, size, _ in shards)
-            for _, size, path in shards:
-                if self._used_bytes <= ROOM * self._limit:
+        size = sum(size for _, size, _ in self._shards())
+        if size > self._limit:
+            size = self._make_room(fresh, size)
+        self._written = 0
+        self._may_write = int(max(SHARE_OF_REST * (self._limit - size), LEAST_WRITTEN * self._limit))
+
+    def _make_room(self, fresh: Path, size: int) -> int:
+        """Delete the shards used longest ago, those of the category at work last; returns how many bytes are left."""
+        with _locked(self.root / _LOCKS / "room.lock") as mine:
+            if not mine:  # another process is at it
+                return size
+            shards = sorted(self._shards(), key=lambda shard: (shard[2].parent == fresh.parent, *shard))
+            size = sum(size for _, size, _ in shards)
+            for _, freed, path in shards:
+                if size <= ROOM * self._limit:
                     break
                 if path != fresh:
                     path.unlink(missing_ok=True)
-                    self._used_bytes -= size
+                    size -= freed
+        return size
 
     def _shards(self) -> Iterator[tuple[float, int, Path]]:
         """(time of last use, bytes, path) of every shard; abandoned drafts are deleted on the way."""
@@ -269,6 +290,29 @@ class DiskStore(FeatureStore):
                     yield state.st_mtime, state.st_size, path
                 elif name.endswith(_DRAFT) and time.time() - state.st_mtime > ABANDONED_SECONDS:
                     path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether a lock file could be locked at once; it stays there when the lock is released.
+
+    A file that is deleted while others wait for it is locked by them and made anew by a third, and Windows refuses to
+    delete a file that is open.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):  # a file system without locks: at worst two processes do the same work
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _checksum(row: Tensor) -> int:

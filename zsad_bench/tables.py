@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from zsad_bench.core.names import batch_size_order
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.results import COUNT_COLUMNS, JOB_COLUMNS, CategoryResult, ImageResult, write_atomic
@@ -87,7 +88,7 @@ def _sorted(rows: list[dict[str, object]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if table.empty:
         return table
-    sizes = table["batch_size"].map(lambda size: math.inf if size == "all" else int(size))
+    sizes = table["batch_size"].map(batch_size_order)
     order = table.assign(_size=sizes, _mean=table["category"] == "mean")
     keys = [
         "dataset",

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zsad_bench import console
 from zsad_bench.config import GROUPS, compose_config
+from zsad_bench.core.names import did_you_mean, readable_name
 from zsad_bench.data import Dataset
 from zsad_bench.errors import UserError
 from zsad_bench.labels import dataset_label
@@ -28,7 +29,6 @@ from zsad_bench.method import Method
 from zsad_bench.plugins import build
 from zsad_bench.runner import configured_encoder
 from zsad_bench.training import TrainableMethod, TrainingOptions, train
-from zsad_bench.weights import did_you_mean
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,8 +68,8 @@ def run(overrides: Sequence[str]) -> Path:
     encoder = configured_encoder(config).load()
     if encoder.weights.path is None:
         console.warn("encoder.pretrained=null: the encoder's weights are random, so the training means nothing")
-    default = f"checkpoints/{method.name}_{dataset_label(dataset)}_{encoder.spec.name}.safetensors"
-    output = Path(options.output or default)
+    stem = "_".join(map(readable_name, (method.name, dataset_label(dataset), encoder.spec.name)))
+    output = Path(options.output or f"checkpoints/{stem}.safetensors")
     if train(method, dataset, encoder, options, output):
         console.out.print(f"checkpoint: {output}", soft_wrap=True)
     else:

@@ -1,7 +1,7 @@
 """What all jobs of a sweep ask of the images together, so that whichever job comes first encodes it for all of them.
 
 The union is written into the results folder before the sweep starts, because the jobs may run in other processes or on
-other machines.
+other machines; under the name of the sweep's command, because it is nothing to jobs of other commands.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from zsad_bench.config import NOT_IN_FEATURES, UNION_FILE
+from zsad_bench.config import NOT_IN_FEATURES
 from zsad_bench.encoder_plan import encoder_spec
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureRequest, Stream, Tap
@@ -51,16 +51,16 @@ def union_of(configs: Iterable[DictConfig]) -> dict[str, FeatureRequest]:
     return found
 
 
-def write_union(folder: Path, requests: Mapping[str, FeatureRequest]) -> None:
-    """Write the union of a sweep into its results folder."""
+def write_union(path: Path, requests: Mapping[str, FeatureRequest]) -> None:
+    """Write the union of a sweep into its file (:attr:`~zsad_bench.core.commands.Command.request_file`)."""
     content = {key: asdict(request) for key, request in requests.items()}
-    write_atomic(folder / UNION_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_atomic(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
-def read_union(folder: Path, config: DictConfig) -> FeatureRequest | None:
-    """What the sweep in this results folder asks of the images of a job; None if there is no sweep."""
+def read_union(path: Path, config: DictConfig) -> FeatureRequest | None:
+    """What a sweep asks of the images of one of its jobs; None if there is no such file, as for a single job."""
     try:
-        content = json.loads((folder / UNION_FILE).read_text(encoding="utf-8")).get(target(config))
+        content = json.loads(path.read_text(encoding="utf-8")).get(target(config))
     except (OSError, ValueError):
         return None
     return None if content is None else _request(content)

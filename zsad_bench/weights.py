@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from zsad_bench.core.checksums import file_sha256
+from zsad_bench.core.names import did_you_mean
 from zsad_bench.errors import UserError
 from zsad_bench.state_dicts import fit_state, read_state
 
@@ -66,20 +67,9 @@ def read_model_config(model: str) -> ModelConfig:
     config = open_clip.get_model_config(model)
     if config is None:
         raise UserError(
-            f"encoder.model={model}: open_clip has no such model{did_you_mean(model, open_clip.list_models())}"
+            f"encoder.model={model}: open_clip has no such model{did_you_mean(model, open_clip.list_models(), 3)}"
         )
     return cast(ModelConfig, config)
-
-
-def did_you_mean(word: str, choices: list[str]) -> str:
-    """``"; did you mean a, b?"`` for near misses, else the choices if they are few."""
-    from difflib import get_close_matches
-
-    lowered = {choice.lower(): choice for choice in choices}
-    near = [lowered[match] for match in get_close_matches(word.lower(), list(lowered), n=3, cutoff=0.5)]
-    if near:
-        return f"; did you mean {' or '.join(near)}"
-    return f"; choose from {', '.join(sorted(choices))}" if len(choices) <= 12 else ""
 
 
 def _plain(text: str) -> str:
@@ -115,8 +105,8 @@ def find_weights(model: str, pretrained: str | None, sha256: str | None = None) 
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained not in tags:
         raise UserError(
-            f"encoder.pretrained={pretrained}: {Path(model).name} has no such tag{did_you_mean(pretrained, tags)}. "
-            "A local .pt or .safetensors file works too."
+            f"encoder.pretrained={pretrained}: {Path(model).name} has no such tag{did_you_mean(pretrained, tags, 3)}; "
+            "a local .pt or .safetensors file works too"
         )
     _refuse_wrong_gelu(model, pretrained, f"tag {pretrained}")
     return Weights(_download(model, pretrained))
