@@ -58,19 +58,22 @@ def add_clock_options(parser: argparse.ArgumentParser) -> None:
 
 
 def clock_of(options: argparse.Namespace) -> Callable[[], float]:
-    """The clock that the options ask for, read when the device of ``--device`` has nothing left to do; sets torch's
-    threads.
+    """The clock that the options ask for, read when the device has nothing left to do; sets torch's threads.
 
     Raises:
-        SystemExit: CPU seconds of work that a GPU does.
+        SystemExit: no such device, or CPU seconds of work that a GPU does.
     """
     import torch
 
     from zsad_bench.core.devices import synchronise
     from zsad_bench.encoder_plan import choose_device
+    from zsad_bench.errors import UserError
 
     torch.set_num_threads(1 if options.cpu_seconds else options.threads)
-    device = choose_device(options.device)
+    try:
+        device = choose_device(options.device)
+    except UserError as error:
+        raise SystemExit(str(error)) from None
     if options.cpu_seconds and device.type != "cpu":
         raise SystemExit(f"--cpu-seconds says nothing of --device {options.device}; leave one of them out")
     read = time.process_time if options.cpu_seconds else time.perf_counter
