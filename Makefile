@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEVICE ?= cpu
 
-.PHONY: demo test lint bench demo-encoder clean
+.PHONY: demo test test-cuda lint bench demo-encoder clean
 
 # Installed again only when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -19,19 +20,24 @@ demo: $(VENV)/.installed  ## every method on the bundled demo, with a leaderboar
 test: lint  ## ruff, mypy, pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
+test-cuda: $(VENV)/.installed  ## what only a GPU can show; skipped, with the reason, where there is none
+	$(BIN)/python -m pytest -m cuda -n 0 -rs
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy zsad_bench methods datasets
 
-bench: $(VENV)/.installed  ## ratios measured side by side, each benchmark in one run; an hour or more on a CPU
+# The first three have nothing to do with a device.
+bench: $(VENV)/.installed  ## ratios measured side by side, each benchmark in one run; DEVICE=cuda; an hour or more on a CPU
 	$(BIN)/python benchmarks/metrics.py --csv results/benchmarks/metrics.csv
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/loading.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/matching.py
-	$(BIN)/python benchmarks/encoder.py
-	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/memory.py --device $(DEVICE)
+	$(BIN)/python benchmarks/startup.py --device $(DEVICE)
+	$(BIN)/python benchmarks/matching.py --device $(DEVICE)
+	$(BIN)/python benchmarks/encoder.py --device $(DEVICE)
+	$(BIN)/python benchmarks/smoothing.py --device $(DEVICE)
+	$(BIN)/python benchmarks/sweep.py --device $(DEVICE)
 
 demo-encoder: $(VENV)/.installed  ## train the bundled encoder again, about an hour on 2 cores
 	$(BIN)/python tools/train_demo_encoder.py --seed 0 --output zsad_bench/demo_encoder

@@ -3,6 +3,7 @@
     python benchmarks/encoder.py                 # ViT-B-16-plus-240 with random weights: several minutes on a CPU
     python benchmarks/encoder.py --quick         # a small model, for a look at whether it runs
     python benchmarks/encoder.py --cpu-seconds   # on a machine that does other work as well
+    python benchmarks/encoder.py --device cuda
 
 The unit of what a method costs is one plain float32 ``encode_image`` of one image at chunk 8. Weights are random: speed
 does not depend on their values. Prints ratios and writes results/benchmarks/encoder.csv.
@@ -16,7 +17,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from side_by_side import Ratio, add_clock_options, clock_of, report, seconds
+from side_by_side import Ratio, add_clock_options, add_device_option, clock_name, clock_of, report, seconds
 
 from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
@@ -51,13 +52,14 @@ def image_operations(encoder: ClipEncoder) -> float:
     return spec.n_blocks * block + 2 * patches * 3 * spec.patch_size**2 * spec.width
 
 
-def matmul_rate(precision: str, clock: Callable[[], float], rounds: int) -> float:
+def matmul_rate(precision: str, clock: Callable[[], float], rounds: int, device: torch.device) -> float:
     """The best rate of several large products, plain and packed, in operations per second."""
     dtype = PRECISIONS[precision]
     runs, work = {}, {}
     for rows, inner, columns in PRODUCTS:
-        x, weight = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype)
-        for pack in {False, can_pack(dtype)}:
+        x = torch.ones(rows, inner, dtype=dtype, device=device)
+        weight = torch.ones(columns, inner, dtype=dtype, device=device)
+        for pack in {False, device.type == "cpu" and can_pack(dtype)}:
             name = f"{rows} {inner} {columns} {pack}"
             runs[name], work[name] = partial(Linear(weight, None, pack), x), 2.0 * rows * inner * columns
     found = seconds(runs, rounds, clock)
@@ -76,14 +78,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="runs of every short part, the shortest counts")
     parser.add_argument("--quick", action="store_true", help="a small model and one run of everything")
     add_clock_options(parser)
+    add_device_option(parser)
     options = parser.parse_args()
     if options.quick:
         options.model, options.rounds = "ViT-S-32-alt", 1
     clock, rounds = clock_of(options), options.rounds
-    load = partial(load_encoder, options.model, None, chunk_size=CHUNK, feature_bits=16)
+    load = partial(load_encoder, options.model, None, device=options.device, chunk_size=CHUNK, feature_bits=16)
     encoders = {precision: load(precision=precision) for precision in ("fp32", "bf16")}
     size = encoders["fp32"].spec.image_size
-    pixels = torch.randn(64, 3, size, size, generator=torch.Generator().manual_seed(0))
+    device = encoders["fp32"].device
+    pixels = torch.randn(64, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     chunk = pixels[:CHUNK]
     ratios: list[Ratio] = []
 
@@ -110,7 +114,7 @@ def main() -> None:
         ratios.append(Ratio("encode_image fp32 / bf16, open_clip's own", time["own fp32"] / time["own bf16"]))
         name = "encode_image fp32 / our class token in bf16"
         ratios.append(Ratio(name, time["own fp32"] / time["class bf16"], at_least=4.0))
-        peak = {precision: matmul_rate(precision, clock, rounds) for precision in encoders}
+        peak = {precision: matmul_rate(precision, clock, rounds, device) for precision in encoders}
         ratios.append(Ratio("rate of matrix products bf16 / fp32", peak["bf16"] / peak["fp32"]))
         for precision, encoder in encoders.items():
             operations = CHUNK * image_operations(encoder)
@@ -133,7 +137,7 @@ def main() -> None:
             ensemble = load_ensemble(prompts)
 
             def first(ensemble: PromptEnsemble = ensemble) -> None:
-                encoder.texts = TextCache(encoder)
+                encoder.texts = TextCache(encoder, encoder.device)
                 encoder.texts.features(ensemble, "metal nut", False)
 
             def again(ensemble: PromptEnsemble = ensemble) -> None:
@@ -144,8 +148,8 @@ def main() -> None:
             words = f"text of one category for {name}, bf16: units"
             ratios.append(Ratio(f"{words}, first time", cold / unit, at_most=15.0))
             ratios.append(Ratio(f"{words}, afterwards", warm / unit, at_most=0.05))
-    clock_name = "CPU seconds of one thread" if options.cpu_seconds else f"wall time, {options.threads} threads"
-    report("encoder", ratios, {"model": options.model, "chunk": CHUNK, "clock": clock_name})
+    setup = {"model": options.model, "device": options.device, "chunk": CHUNK, "clock": clock_name(options)}
+    report("encoder", ratios, setup)
 
 
 if __name__ == "__main__":

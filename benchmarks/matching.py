@@ -2,6 +2,7 @@
 
     python benchmarks/matching.py                # ViT-B-16-plus-240 with random weights: several minutes on a CPU
     python benchmarks/matching.py --cpu-seconds  # on a machine that does other work as well
+    python benchmarks/matching.py --device cuda
 
 Encoding is that of a batch of 32 for MuSc's taps, the fewest of the three batch methods. The features of MuSc's 200
 images are those of the 32 with noise added, because encoding time is the same for every image: it is measured on the 32
@@ -14,9 +15,10 @@ import argparse
 from functools import partial
 
 import torch
-from side_by_side import Ratio, add_clock_options, clock_of, report, seconds
+from side_by_side import Ratio, add_clock_options, add_device_option, clock_name, clock_of, report, seconds
 
 from zsad_bench import load_encoder, load_method
+from zsad_bench.core.draws import normal
 from zsad_bench.features import FeatureBatch
 from zsad_bench.matching import aggregate, mutual_scores
 
@@ -27,11 +29,11 @@ BATCH = 32
 def enlarged(batch: FeatureBatch, count: int) -> FeatureBatch:
     """A batch of ``count`` images like those of another: its features again and again, with noise."""
     generator = torch.Generator().manual_seed(1)
-    rows = torch.arange(count) % len(batch)
+    rows = torch.arange(count, device=batch.device) % len(batch)
 
     def noisy(values: torch.Tensor) -> torch.Tensor:
         copies = values[rows]
-        noise = torch.randn(copies.shape, generator=generator) * values.std() / 10
+        noise = normal(copies.shape, generator, values.device) * values.std() / 10
         return (copies + noise).bfloat16().float()
 
     return FeatureBatch(
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="for the batch of 32")
     parser.add_argument("--precisions", nargs="+", choices=("bf16", "fp32"), default=("bf16", "fp32"))
     add_clock_options(parser)
+    add_device_option(parser)
     options = parser.parse_args()
     if options.quick:
         options.model, options.images, options.rounds = "ViT-S-32-alt", 40, 1
@@ -60,9 +63,9 @@ def main() -> None:
     ratios: list[Ratio] = []
     with torch.inference_mode():
         for precision in options.precisions:
-            encoder = load_encoder(options.model, None, precision=precision, feature_bits=16)
+            encoder = load_encoder(options.model, None, device=options.device, precision=precision, feature_bits=16)
             size = encoder.spec.image_size
-            pixels = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+            pixels = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
             bounds = {name: load_method(name, encoder=encoder) for name in {"musc", *options.methods}}
             for bound in bounds.values():
                 bound.predict_images(pixels[:2], class_name="metal nut")  # prompts, and whatever is made once
@@ -87,8 +90,7 @@ def main() -> None:
             own = seconds({"": many}, 1, clock, warm_up=False)[""]
             words = f"{precision}: musc, {options.images} images: matching / encoding"
             ratios.append(Ratio(words, own / (encode / BATCH * options.images), at_most=0.5))
-    clock_name = "CPU seconds of one thread" if options.cpu_seconds else f"wall time, {options.threads} threads"
-    report("matching", ratios, {"model": options.model, "clock": clock_name})
+    report("matching", ratios, {"model": options.model, "device": options.device, "clock": clock_name(options)})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Peak memory of a run against the number of images of a category, with and without what lies on disk meanwhile.
 
     python benchmarks/memory.py [--images 100 400 1600] [--methods clip_ad musc] [--csv results/bench_memory.csv]
+    python benchmarks/memory.py --device cuda    # the memory of the host still, beside a GPU that computes
 
 Every run is a process of its own: a small random-weight CLIP (maps of 240 x 240), generated images of one category,
 half of them with a drawn defect, no feature store, one contact sheet. Its peak resident memory is what the
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from side_by_side import add_device_option
 
 TOWER = {
     "embed_dim": 64,
@@ -50,11 +52,11 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path, compress_level=1)
 
 
-def peak_mib(folder: Path, model: Path, method: str, count: int) -> float:
+def peak_mib(folder: Path, model: Path, method: str, count: int, device: str) -> float:
     """Peak resident memory of a run over the first ``count`` images, in MiB."""
     command = [sys.executable, "-m", "zsad_bench", f"method={method}", f"batch_size={BATCH}", "dataset=mvtec"]
     command += [f"dataset.root={folder}", "dataset.name=drawn", f"encoder.model={model}", "encoder.pretrained=null"]
-    command += ["encoder.device=cpu", "features=off", "maps=sheet", f"name={method}_{count}", "overwrite=always"]
+    command += [f"encoder.device={device}", "features=off", "maps=sheet", f"name={method}_{count}", "overwrite=always"]
     process = subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     message = process.stderr.read().decode()
@@ -71,6 +73,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[100, 400, 1600])
     parser.add_argument("--methods", nargs="+", default=["clip_ad", "musc"], help="names of conf/method")
     parser.add_argument("--csv", type=Path, default=Path("results/bench_memory.csv"))
+    add_device_option(parser)
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -79,7 +82,7 @@ def main() -> None:
         for count in sorted(args.images):
             folder = Path(name) / f"images_{count}"
             make_images(folder, count)
-            rows += [(method, count, peak_mib(folder, model, method, count)) for method in args.methods]
+            rows += [(method, count, peak_mib(folder, model, method, count, args.device)) for method in args.methods]
     args.csv.parent.mkdir(parents=True, exist_ok=True)
     with args.csv.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -44,6 +44,11 @@ class Ratio:
         return "met" if met else "missed"
 
 
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """The option ``--device``."""
+    parser.add_argument("--device", default="cpu", help="as encoder.device: cpu, cuda, cuda:1, mps (default: cpu)")
+
+
 def add_clock_options(parser: argparse.ArgumentParser) -> None:
     """The options ``--threads`` and ``--cpu-seconds``."""
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
@@ -53,11 +58,33 @@ def add_clock_options(parser: argparse.ArgumentParser) -> None:
 
 
 def clock_of(options: argparse.Namespace) -> Callable[[], float]:
-    """The clock that the options ask for; sets torch's threads."""
+    """The clock that the options ask for, read when the device of ``--device`` has nothing left to do; sets torch's
+    threads.
+
+    Raises:
+        SystemExit: CPU seconds of work that a GPU does.
+    """
     import torch
 
+    from zsad_bench.core.devices import synchronise
+    from zsad_bench.encoder_plan import choose_device
+
     torch.set_num_threads(1 if options.cpu_seconds else options.threads)
-    return time.process_time if options.cpu_seconds else time.perf_counter
+    device = choose_device(options.device)
+    if options.cpu_seconds and device.type != "cpu":
+        raise SystemExit(f"--cpu-seconds says nothing of --device {options.device}; leave one of them out")
+    read = time.process_time if options.cpu_seconds else time.perf_counter
+
+    def clock() -> float:
+        synchronise(device)
+        return read()
+
+    return clock
+
+
+def clock_name(options: argparse.Namespace) -> str:
+    """What the clock of the options measures, for the record."""
+    return "CPU seconds of one thread" if options.cpu_seconds else f"wall time, {options.threads} threads"
 
 
 def seconds(

@@ -1,6 +1,6 @@
 """How long commands take that compute little, in units of importing torch and open_clip, which every run must.
 
-    python benchmarks/startup.py
+    python benchmarks/startup.py [--device cuda]
 
 Each command is a process of its own; the shortest of several runs counts. Prints ratios and writes
 results/benchmarks/startup.csv.
@@ -17,27 +17,33 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from side_by_side import Ratio, report, seconds
+from side_by_side import Ratio, add_device_option, report, seconds
 
 PYTHON = sys.executable
 JOB = ["-m", "zsad_bench", "dataset=demo", "dataset.categories=[tile]", "limit=8", "method=musc", "maps=none"]
-COMMANDS = {
-    "python alone": ["-c", "pass"],
-    "import zsad_bench": ["-c", "import zsad_bench"],
-    "zsad-bench --help": ["-m", "zsad_bench", "--help"],
-    "zsad-bench data list": ["-m", "zsad_bench", "data", "list"],
-    "a misspelt key": ["-m", "zsad_bench", "bacth_size=8"],
-    "the same job again, finished": [*JOB, "name=startup"],
-    "the same job again, from stored features": [*JOB, "name=startup", "overwrite=always"],
-    "a job of 8 images, nothing stored": [*JOB, "name=startup", "overwrite=always", "features=off"],
-}
+
+
+def commands(job: list[str]) -> dict[str, list[str]]:
+    """What is measured, with the arguments of the job among them."""
+    return {
+        "python alone": ["-c", "pass"],
+        "import zsad_bench": ["-c", "import zsad_bench"],
+        "zsad-bench --help": ["-m", "zsad_bench", "--help"],
+        "zsad-bench data list": ["-m", "zsad_bench", "data", "list"],
+        "a misspelt key": ["-m", "zsad_bench", "bacth_size=8"],
+        "the same job again, finished": job,
+        "the same job again, from stored features": [*job, "overwrite=always"],
+        "a job of 8 images, nothing stored": [*job, "overwrite=always", "features=off"],
+    }
 
 
 def main() -> None:
     """Parse the command line, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="runs of every command, the shortest counts")
+    add_device_option(parser)
     options = parser.parse_args()
+    job = [*JOB, f"encoder.device={options.device}", "name=startup"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         environment = {**os.environ, "ZSAD_CACHE": str(folder / "cache"), "ZSAD_DATA": str(folder / "data")}
@@ -50,12 +56,12 @@ def main() -> None:
 
             return run
 
-        command([*JOB, "name=startup"])()
-        runs = {name: command(arguments, name == "a misspelt key") for name, arguments in COMMANDS.items()}
+        command(job)()
+        runs = {name: command(arguments, name == "a misspelt key") for name, arguments in commands(job).items()}
         unit = "import torch, open_clip"
         found = seconds({unit: command(["-c", unit]), **runs}, options.rounds, time.perf_counter)
-    ratios = [Ratio(f"{name} / {unit}", found[name] / found[unit]) for name in COMMANDS]
-    report("startup", ratios, {"unit": f"{found[unit]:.2f} s"})
+    ratios = [Ratio(f"{name} / {unit}", found[name] / found[unit]) for name in runs]
+    report("startup", ratios, {"unit": f"{found[unit]:.2f} s", "device": options.device})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from side_by_side import Ratio, report
+from side_by_side import Ratio, add_device_option, report
 
 METHODS = "winclip,anoclip,clip_ad,musc,fiseclip,dual_image"
 SIZES = "1,2,4,8,16,32"
@@ -44,6 +44,7 @@ for category in source.dataset.categories:
 READ_ONLY = """
 import sys, time
 from zsad_bench.config import compose_config, with_name
+from zsad_bench.core.devices import synchronise
 from zsad_bench.data import Dataset
 from zsad_bench.encoder import build_encoder
 from zsad_bench.feature_source import FeatureSource
@@ -65,6 +66,7 @@ for kind in (direct, source, direct, source):
     begin = time.perf_counter()
     for _ in kind.category(category, samples, request).batches(batches):
         pass
+    synchronise(source.encoder.device)
     print(time.perf_counter() - begin)
 """
 
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-16")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--quick", action="store_true", help="16 images, a small model, fewer batch sizes")
+    add_device_option(parser)
     options = parser.parse_args()
     if options.quick:
         options.images, options.sizes, options.model = 16, "1,16", "ViT-S-32-alt"
@@ -96,7 +99,8 @@ def main() -> None:
         common = [
             *("dataset=demo", "dataset.categories=[tile]", f"dataset.n_normal={half}"),
             *(f"dataset.n_anomalous={options.images - half}", f"encoder.model={options.model}"),
-            *("encoder.pretrained=null", "encoder.sha256=null", f"encoder.precision={options.precision}", "maps=none"),
+            *("encoder.pretrained=null", "encoder.sha256=null", f"encoder.precision={options.precision}"),
+            *(f"encoder.device={options.device}", "maps=none"),
         ]
         grid = [f"method={options.methods}", f"batch_size={options.sizes}"]
         python = [sys.executable, "-c"]
@@ -113,7 +117,7 @@ def main() -> None:
         Ratio("the same sweep, everything stored / encoding once", warm / encode),
         Ratio("encoding 4 taps / reading them back", (encoded + encoded_again) / (read + read_again), at_least=20.0),
     ]
-    setup = {"images": options.images, "model": options.model, "precision": options.precision}
+    setup = {"images": options.images, "model": options.model, "precision": options.precision, "device": options.device}
     report("sweep", ratios, {**setup, "encoding once": f"{encode:.0f} s"})
 
 

@@ -20,10 +20,10 @@ from zsad_bench.bootstrap import BOOTSTRAPPED, RESAMPLES, Replicates, pixel_repl
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.metrics import pixel_metrics
-from zsad_bench.report_content import coverage
+from zsad_bench.report_sections import coverage
 from zsad_bench.results import METRICS, CategoryResult, ImageResult, JobInfo
 from zsad_bench.runs import Job
-from zsad_bench.series import group_series, largest_batches
+from zsad_bench.series import group_series, largest_batches, sections
 from zsad_bench.speed import build_speed, encoder_times, with_speed
 from zsad_bench.statistics import block_values, compare, rank_test, verdict
 from zsad_bench.summaries import summarise
@@ -75,8 +75,7 @@ def report_seconds(jobs: list[Job]) -> float:
     series = group_series(jobs)
     coverage(series)
     times = encoder_times(series)
-    for dataset in {entry.info.dataset for entry in series}:
-        entries = [entry for entry in series if entry.info.dataset == dataset]
+    for entries in sections(series).values():
         chosen = largest_batches(entries)
         by_batch_size(entries)
         speed(entries, "image_auroc", times)

@@ -190,7 +190,8 @@ def _repair(root: Path, recipe: Recipe, hashes: dict[str, str]) -> None:
 
 def _render(folder: Path, recipe: Recipe, wanted: Sequence[Shot]) -> dict[str, str]:
     """Render shots into a folder on all cores; returns file -> SHA-256 in a fixed order."""
-    jobs = (joblib.delayed(_render_one)(folder, recipe, shot) for shot in wanted)
+    place = folder.absolute()  # workers of an earlier call may have started in another folder
+    jobs = (joblib.delayed(_render_one)(place, recipe, shot) for shot in wanted)
     results: Iterable[dict[str, str]] = joblib.Parallel(n_jobs=os.cpu_count(), return_as="generator")(jobs)
     console = Console(stderr=True)
     shown = track(results, "rendering the demo dataset", total=len(wanted), console=console, transient=True)

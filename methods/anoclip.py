@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad_bench.core.draws import normal, uniform
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
 from zsad_bench.maps import upsample
@@ -44,13 +45,13 @@ class Adaptation:
         tokens: f(x), shape of the tokens x.
         weight: (n_out, D) after the last step.
         bias: (n_out,) after the last step.
-        losses: the loss before each step.
+        losses: (steps,) the loss before each step.
     """
 
     tokens: Tensor
     weight: Tensor
     bias: Tensor
-    losses: tuple[float, ...]
+    losses: Tensor
 
 
 class AnoCLIP(Method):
@@ -144,8 +145,9 @@ class AnoCLIP(Method):
         """Weight (n_out, D) and bias (n_out,) from U(-1/sqrt(D), 1/sqrt(D)): the default start of a linear layer."""
         n_prompts, size = self.prompt_embeddings.shape
         n_out = n_prompts if self.adapter == "text" else size
-        weight = torch.empty(n_out, size).uniform_(-(size**-0.5), size**-0.5, generator=generator)
-        return weight, torch.empty(n_out).uniform_(-(size**-0.5), size**-0.5, generator=generator)
+        bound, device = size**-0.5, self.prompt_embeddings.device
+        weight = uniform((n_out, size), generator, device, -bound, bound)
+        return weight, uniform((n_out,), generator, device, -bound, bound)
 
     def adapted(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """f(x) of step 5 for tokens (..., D)."""
@@ -174,7 +176,7 @@ class AnoCLIP(Method):
 
         Args:
             tokens: x, (..., N, D) un-normalised patch tokens; leading dimensions are parts of the same image.
-            generator: draws what is not given.
+            generator: draws what is not given, see :meth:`~zsad_bench.method.Method.generator`.
             initial: weight and bias to start from, instead of :meth:`initial_weights`.
             noise: (steps, ..., N, D) to add to the tokens, instead of N(0, noise^2).
             arrange: turns the logits (..., N, 2) into those that the loss sees, for example tiles into a whole image.
@@ -184,11 +186,11 @@ class AnoCLIP(Method):
         losses = []
         with torch.inference_mode(False), torch.enable_grad():
             tokens = tokens.clone()  # as ordinary tensors, like the text features
-            optimiser = self._start(start, tokens.device)
+            optimiser = self._start(start)
             weight, bias = optimiser.param_groups[0]["params"]
             for step in range(self.steps):
-                drawn = torch.randn(tokens.shape, generator=generator) * self.noise if noise is None else noise[step]
-                noisy = tokens + drawn.to(tokens)
+                drawn = normal(tokens.shape, generator, tokens.device) * self.noise if noise is None else noise[step]
+                noisy = tokens + drawn
                 clean_logits, noisy_logits = (
                     arrange(self.logits(self.adapted(x, weight, bias))) for x in (tokens, noisy)
                 )
@@ -196,14 +198,14 @@ class AnoCLIP(Method):
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-                losses.append(loss.item())
+                losses.append(loss.detach())
             weight, bias = weight.detach().clone(), bias.detach().clone()
-        return Adaptation(self.adapted(tokens, weight, bias), weight, bias, tuple(losses))
+        return Adaptation(self.adapted(tokens, weight, bias), weight, bias, torch.stack(losses))
 
-    def _start(self, initial: tuple[Tensor, Tensor], device: torch.device) -> torch.optim.AdamW:
+    def _start(self, initial: tuple[Tensor, Tensor]) -> torch.optim.AdamW:
         """An optimiser whose parameters have the initial values: a new one, or with quirks the category's only one."""
         if self._optimiser is None or not self.reference_quirks:
-            parameters = [torch.empty_like(value, device=device, requires_grad=True) for value in initial]
+            parameters = [torch.empty_like(value, requires_grad=True) for value in initial]
             self._optimiser = torch.optim.AdamW(parameters, lr=self.lr)
         with torch.no_grad():
             for parameter, value in zip(self._optimiser.param_groups[0]["params"], initial, strict=True):

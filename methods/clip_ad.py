@@ -209,5 +209,5 @@ class ClipADTransductive(ClipAD):
 
 def _minmax(values: Tensor) -> Tensor:
     """Values (n,) moved and scaled to [0, 1]; zeros if all are equal."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+    low, high = values.aminmax()
+    return torch.where(high > low, (values - low) / (high - low), 0.0)

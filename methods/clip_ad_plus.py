@@ -144,7 +144,7 @@ class ClipADPlus(ClipAD, TrainableMethod):
 
     def stage_maps(self, batch: FeatureBatch, text: Tensor) -> Tensor:
         """Abnormal probabilities P_k (K, B, H, W); text vectors are (2, D), or (B, 2, D) for each image its own."""
-        self.linear.to(batch.class_tokens.device)
+        self.linear.to(batch.device)
         maps = []
         for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
             cosines = F.normalize(layer(batch.patches(tap)), dim=-1) @ text.transpose(-1, -2)

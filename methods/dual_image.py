@@ -142,35 +142,35 @@ class DualImage(Method):
     def pairs(self, image_ids: Sequence[str]) -> list[list[int]]:
         """Step 1: indices of each image's references; depends on the set of names, not on their order."""
         by_name = sorted(range(len(image_ids)), key=lambda index: image_ids[index])
-        seats = torch.randperm(len(by_name), generator=self.generator(*sorted(image_ids)))
+        seats = self.random(*sorted(image_ids)).permutation(len(by_name))
         return tournament(len(by_name), self.n_references, [by_name[seat] for seat in seats])
 
     def vision(self, batch: FeatureBatch, pairs: Sequence[Sequence[int]]) -> Tensor:
         """Step 2: V (B, N) in [0, 1]."""
-        total = torch.zeros(())
+        maps = []
         for tap in self.taps:
             for side in self.sides:
                 features = aggregate(batch.patches(tap), batch.grid, side)
                 nearest_of_all = [
-                    nearest(own, features[list(others)]).amin(dim=-1)
+                    nearest(own, torch.stack([features[other] for other in others])).amin(dim=-1)
                     for own, others in zip(features, pairs, strict=True)
                 ]
-                total = total + torch.stack(nearest_of_all)
-        return total / (len(self.taps) * len(self.sides))
+                maps.append(torch.stack(nearest_of_all))
+        return torch.stack(maps).mean(dim=0)
 
     def fit(self, batch: FeatureBatch, group: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Step 5: weight (D, D) and bias (D,) of the adapter for one group of images of the batch."""
         assert batch.pixels is not None
         assert batch.encode is not None
-        generator = self.generator("pseudo", *(batch.image_ids[index] for index in group))
-        pasted = [paste(batch.pixels[index], generator) for index in group for _ in range(self.copies)]
+        random = self.random("pseudo", *(batch.image_ids[index] for index in group))
+        pasted = [paste(batch.pixels[index], random) for index in group for _ in range(self.copies)]
         pixels, masks = (torch.stack(part) for part in zip(*pasted, strict=True))
         tokens = batch.encode(pixels, FeatureRequest(taps=(TEXT_TAP,))).patches(TEXT_TAP)
         targets = (F.adaptive_avg_pool2d(masks[:, None], batch.grid) >= PATCH_SHARE).flatten(1)
         with torch.inference_mode(False), torch.enable_grad():
             tokens, goal = tokens.clone(), targets.clone().to(tokens)
-            weight = torch.eye(tokens.shape[-1], device=tokens.device).requires_grad_()
-            bias = torch.zeros(tokens.shape[-1], device=tokens.device).requires_grad_()
+            weight = torch.eye(tokens.shape[-1], device=batch.device).requires_grad_()
+            bias = torch.zeros(tokens.shape[-1], device=batch.device).requires_grad_()
             # Decay towards 0 would pull the adapter away from the identity, where it starts.
             optimiser = torch.optim.AdamW([weight, bias], lr=self.lr, weight_decay=0.0)
             for _ in range(self.steps):
@@ -208,11 +208,11 @@ class DualImage(Method):
 
         pairs = self.pairs(batch.image_ids)
         share = {"joint": self.weight, "text": 0.0, "match": 1.0}[self.fusion] if len(batch) > 1 else 0.0
-        maps = torch.zeros(())
-        scores = torch.zeros(())
+        scores = batch.class_tokens.new_zeros(len(batch))
+        maps = batch.class_tokens.new_zeros(len(batch), *batch.image_size)
         if share < 1:
-            maps = (1 - share) * to_map(self.language(batch, pairs))
-            scores = (1 - share) * self.probability(batch.class_tokens)
+            maps = maps + (1 - share) * to_map(self.language(batch, pairs))
+            scores = scores + (1 - share) * self.probability(batch.class_tokens)
         if share > 0:
             seen = share * to_map(self.vision(batch, pairs) / self.scale)
             maps, scores = maps + seen, scores + seen.amax(dim=(1, 2))

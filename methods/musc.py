@@ -76,15 +76,20 @@ class MuSc(Method):
 
     def patch_scores(self, batch: FeatureBatch) -> Tensor:
         """Steps 1 to 3: (B, h, w), Euclidean distances of unit vectors in [0, 2]."""
-        scores = torch.zeros(len(batch), batch.grid[0] * batch.grid[1])
-        if len(batch) > 1:
-            factors = self.encoder.factors
-            for tap in self.taps:
-                own = neighbourhood_scores(
-                    batch.patches(tap), batch.grid, self.sides, self.interval, convert=euclidean, factors=factors
-                )
-                scores = scores.to(own) + own
-        return scores.unflatten(1, batch.grid) / len(self.taps)
+        if len(batch) == 1:
+            return batch.class_tokens.new_zeros(1, *batch.grid)
+        own = [
+            neighbourhood_scores(
+                batch.patches(tap),
+                batch.grid,
+                self.sides,
+                self.interval,
+                convert=euclidean,
+                factors=self.encoder.factors,
+            )
+            for tap in self.taps
+        ]
+        return torch.stack(own).mean(dim=0).unflatten(1, batch.grid)
 
     def rescore(self, scores: Tensor, class_tokens: Tensor) -> Tensor:
         """RsCIN: raw image scores (B,) smoothed over images (B, D) that look alike."""

@@ -2,7 +2,8 @@
 
 With the prompts of one state as unit vectors e_1 .. e_n, the representative is r / |r| with
 
-- ``mean``: r = mean_i e_i, as in CLIP's own prompt ensembling;
+- ``mean``: r = mean_i e_i, as in CLIP's own prompt ensembling, computed where the embeddings lie; the others are
+  computed on the CPU in float64, once a category, and their result returns to the device:
 - ``pca``: r = first principal component *score*. Dimensions are the samples and prompts the variables (so the code
   calls it): every e_i loses its own mean over the D dimensions, and r is the first left singular vector of the
   (D, n) matrix, turned towards the mean;
@@ -60,7 +61,6 @@ def _largest_cluster(units: Vectors, labels: NDArray[np.int64]) -> Vectors:
 
 
 _CHOICES: dict[str, Callable[[Vectors], Vectors]] = {
-    "mean": _mean,
     "pca": _pca,
     "kde": _kde,
     "mean_shift": _mean_shift,
@@ -70,7 +70,11 @@ TextVector = Literal["mean", "pca", "kde", "dbscan", "mean_shift"]
 
 def dbscan_labels(embeddings: Tensor, eps: float, min_samples: int) -> NDArray[np.int64]:
     """Cluster (n,) of each prompt embedding (n, D), Euclidean on unit vectors; -1 is noise."""
-    return np.asarray(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(_units(embeddings)), dtype=np.int64)
+    return _dbscan(_units(embeddings), eps, min_samples)
+
+
+def _dbscan(units: Vectors, eps: float, min_samples: int) -> NDArray[np.int64]:
+    return np.asarray(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(units), dtype=np.int64)
 
 
 def representative(
@@ -87,9 +91,11 @@ def representative(
     Raises:
         UserError: DBSCAN takes every prompt for noise.
     """
+    if choice == "mean":
+        return F.normalize(F.normalize(embeddings, dim=-1).mean(dim=0), dim=0)
     units = _units(embeddings)
     if choice == "dbscan":
-        labels = dbscan_labels(embeddings, dbscan_eps, dbscan_min_samples)
+        labels = _dbscan(units, dbscan_eps, dbscan_min_samples)
         if labels.max() < 0:
             raise UserError(
                 f"method.text_vector=dbscan: all {len(units)} prompts of a state are noise with dbscan_eps={dbscan_eps}"
@@ -98,7 +104,7 @@ def representative(
         vector = _largest_cluster(units, labels)
     else:
         vector = _CHOICES[choice](units)
-    return F.normalize(from_numpy(vector).to(embeddings), dim=0)
+    return F.normalize(from_numpy(vector.astype(np.float32)).to(embeddings), dim=0)
 
 
 def _units(embeddings: Tensor) -> Vectors:

@@ -13,10 +13,16 @@ The paper gives no temperature and no code. Four public re-implementations disag
 how. One of them (caoyunkang/WinClip) averages normality instead, M(i) = 1 - harmonic mean of 1 - s, so that a patch is
 anomalous if ONE of its windows says so, and takes the maximum of the map as image score: ``evidence`` and
 ``image_score``.
+
+All of it is computed with log odds. With s = sigmoid(z), z = (f . t_abnormal - f . t_normal) / temperature,
+1 / s = 1 + exp(-z): the harmonic mean of probabilities has the log odds -log mean exp(-z), and one minus the harmonic
+mean of 1 - s has log mean exp(z). So no 1 - s loses digits, and no 1 / s overflows where a probability is 0 or 1 to the
+last bit (small temperatures): the limits come out, such as 0 for a harmonic mean with a 0 in it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
@@ -24,7 +30,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.dense import window_indices
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch, FeatureRequest
 from zsad_bench.maps import upsample
@@ -34,13 +39,40 @@ from zsad_bench.prompts import TextFeatures
 Evidence = Literal["anomaly", "normality"]
 ImageScore = Literal["text", "map"]
 PromptAverage = Literal["unit", "raw"]
+# Cosines divided by it, and sums of their exponentials' logarithms, stay far inside float32.
+TEMPERATURES = (1e-30, 1e30)
+
+
+def log_mean_over_windows(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Of every patch, log mean exp of the values of the windows that cover it.
+
+    Args:
+        values: (B, n_windows) of all side x side windows with stride 1, row by row; infinite values are allowed.
+        grid: patches (h, w).
+        side: of a window, in patches.
+
+    Returns:
+        (B, h * w).
+    """
+    windows = (grid[0] - side + 1, grid[1] - side + 1)
+    counts = _log_sum_over_windows(values.new_zeros(windows), side)
+    return (_log_sum_over_windows(values.unflatten(-1, windows), side) - counts).flatten(-2)
+
+
+def _log_sum_over_windows(values: Tensor, side: int) -> Tensor:
+    """Log sum exp over the windows that cover a patch, one direction after the other: (..., h - k + 1, w - k + 1) ->
+    (..., h, w)."""
+    for _ in range(2):
+        padded = F.pad(values, (side - 1, side - 1), value=-math.inf)
+        values = padded.unfold(-1, side, 1).logsumexp(dim=-1).transpose(-1, -2)
+    return values
 
 
 class WinCLIP(Method):
     """Zero-shot WinCLIP.
 
     Args:
-        temperature: divides cosines before the softmax; > 0.
+        temperature: divides cosines before the softmax; from 1e-30 to 1e30.
         windows: side lengths of the windows in patches.
         prompt_average: ``unit`` or ``raw`` overrides the ensemble's own rule; None keeps it.
         image_term: whether the image score enters the map as a constant scale.
@@ -73,8 +105,10 @@ class WinCLIP(Method):
         ):
             if choice not in choices:
                 raise UserError(f"method.{key}={choice}: choose {' or '.join(choices)}")
-        if temperature <= 0:
-            raise UserError(f"method.temperature={temperature}: must be above 0")
+        if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
+            raise UserError(
+                f"method.temperature={temperature}: must be above 0, from {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
+            )
         if not windows or min(windows) < 1:
             raise UserError(f"method.windows={list(windows)}: needs at least one side length of 1 or more patches")
         self.prompt_average = prompt_average
@@ -96,37 +130,29 @@ class WinCLIP(Method):
         """Text vectors of the category."""
         assert text is not None
         self.text = text.vectors(self.prompt_average)
-        self.coverage = {side: self._coverage(side) for side in self.windows}
 
-    def _coverage(self, side: int) -> Tensor:
-        """(n_windows, N) matrix, 1 where a window covers a patch."""
-        rows, columns = self.encoder.grid
-        return F.one_hot(window_indices(self.encoder.grid, side), rows * columns).sum(dim=1).double()
+    def log_odds(self, embeddings: Tensor) -> Tensor:
+        """Log odds (...) of the abnormal state for embeddings (..., D)."""
+        return F.normalize(embeddings, dim=-1) @ (self.text[1] - self.text[0]) / self.temperature
 
     def score(self, embeddings: Tensor) -> Tensor:
-        """Eq. 1: abnormal probability (...) in (0, 1) of embeddings (..., D)."""
-        logits = F.normalize(embeddings, dim=-1) @ self.text.T / self.temperature
-        return logits.softmax(dim=-1)[..., 1]
+        """Eq. 1: abnormal probability (...) in [0, 1] of embeddings (..., D)."""
+        return torch.sigmoid(self.log_odds(embeddings))
 
     def aggregate(self, scores: Tensor, side: int) -> Tensor:
-        """Eq. 4: window scores (B, n_windows) -> harmonic mean per patch (B, N)."""
-        coverage = self.coverage[side]
-        return coverage.sum(dim=0) / (scores.double().reciprocal() @ coverage)
+        """Eq. 4: window scores (B, n_windows), 0 or more -> harmonic mean per patch (B, N), 0 where a score is 0."""
+        return (-log_mean_over_windows(-scores.log(), self.encoder.grid, side)).exp()
 
     def patch_scores(self, batch: FeatureBatch) -> Tensor:
-        """Harmonic mean over scales: (B, h, w) in (0, 1)."""
-
-        def evidence(embeddings: Tensor) -> Tensor:
-            scores = self.score(embeddings).double()
-            return scores if self.evidence == "anomaly" else 1 - scores
-
-        scales = [self.aggregate(evidence(batch.windows[side]), side) for side in self.windows]
+        """Harmonic mean over scales: (B, h, w) in [0, 1]."""
+        sign = -1 if self.evidence == "anomaly" else 1
+        scales = [
+            log_mean_over_windows(sign * self.log_odds(batch.windows[side]), batch.grid, side) for side in self.windows
+        ]
         if self.image_term:
-            scales.append(evidence(batch.class_tokens)[:, None].expand_as(scales[0]))
-        mean = len(scales) / torch.stack([scale.reciprocal() for scale in scales]).sum(dim=0)
-        if self.evidence == "normality":
-            mean = 1 - mean
-        return mean.float().unflatten(1, batch.grid)
+            scales.append((sign * self.log_odds(batch.class_tokens))[:, None].expand_as(scales[0]))
+        mean = torch.stack(scales).logsumexp(dim=0) - math.log(len(scales))
+        return torch.sigmoid(sign * mean).unflatten(1, batch.grid)
 
     def predict(self, batch: FeatureBatch) -> Prediction:
         """Image scores and the harmonic map."""

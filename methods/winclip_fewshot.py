@@ -8,7 +8,7 @@
 4. Map: mean of zero-shot WinCLIP's language-guided map M and F. Image score: (s(f) + max_i F(i)) / 2.
 
 ``fusion`` says how M and F meet: ``mean`` stays in [0, 1] (as in anomalib), ``sum`` is twice that (as in zqhang's
-code, with the same ranking), ``harmonic`` is 1 / (1 / M + 1 / F) (caoyunkang's code).
+code, with the same ranking), ``harmonic`` is 1 / (1 / M + 1 / F) (caoyunkang's code), 0 where one of them is 0.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ from zsad_bench.matching import nearest
 from zsad_bench.method import Prediction, Setting
 from zsad_bench.prompts import TextFeatures
 
-from .winclip import Evidence, ImageScore, PromptAverage, WinCLIP
+from .winclip import Evidence, ImageScore, PromptAverage, WinCLIP, log_mean_over_windows
 
-# A window that equals a reference window has distance 0, and a harmonic mean with a 0 in it is 0: this gives that
-# without dividing by 0.
-SMALLEST = 1e-12
 # The scales of galleries besides window sides.
 PATCHES, IMAGE = 0, -1
 
@@ -40,10 +37,17 @@ FurtherScale = Literal["patch", "patch_normed", "image", "none"]
 WindowMean = Literal["harmonic", "arithmetic"]
 Fusion = Literal["mean", "sum", "harmonic"]
 
+
+def harmonic_sum(first: Tensor, second: Tensor) -> Tensor:
+    """1 / (1 / a + 1 / b) of tensors of one shape that are 0 or more; its limit 0 where one of them is 0."""
+    small, large = torch.minimum(first, second), torch.maximum(first, second)
+    return small / (1 + small / large.clamp(min=torch.finfo(large.dtype).tiny))
+
+
 _FUSIONS: dict[Fusion, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": lambda language, few_shot: (language + few_shot) / 2,
     "sum": lambda language, few_shot: language + few_shot,
-    "harmonic": lambda language, few_shot: 1 / (1 / language + 1 / few_shot.clamp(min=SMALLEST)),
+    "harmonic": harmonic_sum,
 }
 
 
@@ -147,16 +151,15 @@ class WinCLIPFewShot(WinCLIP):
 
         def per_patch(distances: Tensor, scale: int) -> Tensor:
             if scale == PATCHES:
-                return distances.double()
+                return distances
             if scale == IMAGE:
-                return distances.double().expand(-1, batch.grid[0] * batch.grid[1])
+                return distances.expand(-1, batch.grid[0] * batch.grid[1])
             if self.window_mean == "harmonic":
-                return self.aggregate(distances.clamp(min=SMALLEST), scale)
-            coverage = self.coverage[scale]
-            return distances.double() @ coverage / coverage.sum(dim=0)
+                return self.aggregate(distances, scale)
+            return log_mean_over_windows(distances.log(), batch.grid, scale).exp()
 
         scales = [per_patch(distances, scale) for scale, distances in self.associate(batch).items()]
-        return torch.stack(scales).mean(dim=0).float().unflatten(1, batch.grid)
+        return torch.stack(scales).mean(dim=0).unflatten(1, batch.grid)
 
     def predict(self, batch: FeatureBatch) -> Prediction:
         """Step 4."""

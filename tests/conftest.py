@@ -1,4 +1,4 @@
-"""Shared fixtures: reference arrays beside the project (absent on users' machines), tiny models, tiny datasets."""
+"""Shared fixtures: recordings of reference codes, tiny models, tiny datasets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recordings import FULL_SETS, unpack
 from zsad_bench.encoder import ClipEncoder, load_encoder
 
 SHARED = Path(os.environ.get("ZSAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 TINY_MODEL = Path(__file__).parent / "data" / "tiny_clip.json"
+COMPACT = Path(__file__).parent / "golden"
 
 
 def shared_folder(*parts: str) -> Path:
@@ -21,6 +23,24 @@ def shared_folder(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"reference data absent: {'/'.join(parts)} (set ZSAD_SHARED to the folder that holds it)")
     return path
+
+
+def recorded_sets(name: str) -> list[Path]:
+    """The compact set of recordings, and the full one where it lies beside the project."""
+    return [path for path in (COMPACT / name, SHARED / "golden" / FULL_SETS[name]) if path.is_dir()]
+
+
+def set_name(path: Path) -> str:
+    return "compact" if path.parent == COMPACT else "full"
+
+
+def plain_files(recordings: Path, temporary: pytest.TempPathFactory) -> Path:
+    """The folder of a set as ``.npz`` and ``.safetensors`` files; the compact one is unpacked."""
+    if recordings.parent != COMPACT:
+        return recordings
+    target = temporary.mktemp(recordings.name)
+    unpack(recordings, target)
+    return target
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,16 +55,16 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["ZSAD_CACHE"] = before
 
 
-@pytest.fixture(scope="session")
-def golden_winclip() -> Path:
-    """Outputs of four WinCLIP codes, MuSc and the field's metric codes."""
-    return shared_folder("golden", "b_winclip_musc_metrics")
+@pytest.fixture(scope="session", params=recorded_sets("winclip_musc_metrics"), ids=set_name)
+def golden_winclip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of four WinCLIP codes, MuSc and the field's metric codes; see ``recordings.assert_recorded``."""
+    return plain_files(request.param, tmp_path_factory)
 
 
-@pytest.fixture(scope="session")
-def golden_clipad() -> Path:
-    """Outputs of the official CLIP-AD and AnoVL codes."""
-    return shared_folder("golden", "a_clipad_anoclip")
+@pytest.fixture(scope="session", params=recorded_sets("clipad_anovl"), ids=set_name)
+def golden_clipad(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of the official CLIP-AD and AnoVL codes; see ``recordings.assert_recorded``."""
+    return plain_files(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from conftest import TINY_MODEL
 from zsad_bench.checkpoint import Checkpoint, encoder_facts
 from zsad_bench.config import compose_config
 from zsad_bench.encoder import ClipEncoder, load_encoder
+from zsad_bench.encoder_plan import EncoderSpec
 from zsad_bench.method import Method, Prediction
 from zsad_bench.plugins import build
 from zsad_bench.prompts import load_ensemble
@@ -50,16 +52,17 @@ def config_of(name: str) -> DictConfig:
     return compose_config([f"method={name}"]).method
 
 
-def make(config: DictConfig, folder: Path) -> Method:
-    """A method on the tiny encoder; a trainable one gets fresh parameters through a checkpoint."""
+def make(config: DictConfig, folder: Path, spec: EncoderSpec | None = None) -> Method:
+    """A method on an encoder, by default the tiny one; a trainable one gets fresh parameters through a checkpoint."""
+    spec = spec or encoder().spec
     plugin = build(config, Method, "method")
     if isinstance(plugin, TrainableMethod):
-        parameters = plugin.begin_training(encoder().spec, seed=0)
+        parameters = plugin.begin_training(spec, seed=0)
         path = folder / "checkpoint.safetensors"
-        facts = {**plugin.must_match(), **encoder_facts(encoder().spec)}
+        facts = {**plugin.must_match(), **encoder_facts(spec)}
         Checkpoint(dict(parameters.state_dict()), facts).save(path)
-        plugin = build({**config, "checkpoint": str(path)}, Method, "method")
-    plugin.attach(encoder().spec, seed=3)
+        plugin = build(cast(DictConfig, OmegaConf.merge(config, {"checkpoint": str(path)})), Method, "method")
+    plugin.attach(spec, seed=3)
     return plugin
 
 

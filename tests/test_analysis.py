@@ -33,11 +33,10 @@ def test_the_pareto_front_by_hand() -> None:
 
 def test_placements_average_to_auroc(series: list[Series]) -> None:
     result = series[0].jobs[0].results["bolt"]
-    placed = analysis.placements(result)
-    labels = {image.image_id: image.label for image in result.images}
+    placed = analysis.placements(result.units)
     exact = image_metrics([image.label for image in result.images], [image.score for image in result.images])
     for label in (0, 1):
-        values = [value for image_id, value in placed.items() if labels[image_id] == label]
+        values = [value for number, value in placed.items() if result.units.labels[number] == label]
         assert np.mean(values) == pytest.approx(exact["image_auroc"])
 
 
@@ -52,11 +51,21 @@ def test_shares_of_batches_by_hand(tmp_path: Path) -> None:
     assert table["n_images"].to_dict() == {0.5: 2, 1.0: 2, 0.25: 2}
 
 
+def test_images_that_fill_the_last_batch_count_in_its_share(tmp_path: Path) -> None:
+    """e is judged together with b, which is anomalous and was scored in the first batch."""
+    rows = [("a", 0, 0.1, 0), ("b", 1, 0.9, 0), ("e", 0, 0.2, 1)]
+    images = tuple(ImageResult(name, label, "", score, batch) for name, label, score, batch in rows)
+    result = CategoryResult("bottle", 3, 1, 0, {"image_auroc": 0.5}, "", "", images, filled_with=("b",))
+    saved(tmp_path, info(setting="batch"), result)
+    table = analysis.by_share(group_series(read_runs([tmp_path]).jobs)).set_index("share_to")
+    assert table["n_images"].to_dict() == {0.5: 3}
+
+
 def test_region_values_average_to_aupro(series: list[Series]) -> None:
     entry = largest_batches(series)[0]
     job = entry.finished[0]
     for name in entry.categories:
-        values = [value for _, value in analysis._region_aupro(job, name)]
+        values = [value for _, value, _ in analysis._region_aupro(job, name)]
         assert np.mean(values) == pytest.approx(job.results[name].metrics["pixel_aupro"], abs=3e-4)
 
 

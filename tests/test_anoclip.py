@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from recordings import assert_recorded
 from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
@@ -94,7 +95,7 @@ def test_text_vectors(load: dict[str, Arrays], texts: list[TextFeatures]) -> Non
     np.testing.assert_allclose(torch.stack([text.vectors().T for text in texts]), golden["feat_mean"], atol=5e-6)
     for position, text in enumerate(texts):
         raw = torch.stack([text.normal, text.abnormal], dim=-1)
-        np.testing.assert_allclose(F.normalize(raw, dim=1), golden["feat_list"][position], atol=5e-6)
+        assert_recorded(F.normalize(raw, dim=1), golden["feat_list"][position], atol=5e-6)
         np.testing.assert_allclose(raw.norm(dim=1), golden["emb_raw_norms"][position], atol=1e-4)
     unit = texts[0].vectors("unit").T - torch.from_numpy(golden["feat_mean"][0])
     assert unit.abs().max() > 1e-3, "the golden tells the mean of raw embeddings from the mean of unit ones"
@@ -102,7 +103,7 @@ def test_text_vectors(load: dict[str, Arrays], texts: list[TextFeatures]) -> Non
 
 def test_patch_and_class_tokens(golden_clipad: Path, batch: FeatureBatch) -> None:
     golden = np.load(golden_clipad / "anovl_features.npz")
-    np.testing.assert_allclose(batch.patches(PATCHES), golden["tokens6_proj"], atol=5e-4)
+    assert_recorded(batch.patches(PATCHES), golden["tokens6_proj"], atol=5e-4)
     np.testing.assert_allclose(batch.class_tokens, golden["pooled_cls"], atol=5e-4)
 
 
@@ -115,13 +116,13 @@ def test_streams_as_the_code_stores_them(golden_clipad: Path, encoder: ClipEncod
     clean = {"vv": [Tap(block, stream) for block in (3, 6, 9, 12)], "ori": [Tap(block) for block in (3, 6, 9, 12)]}
     taps = dict.fromkeys([*stored, *projected, *clean["vv"], *clean["ori"]])
     tokens = encoder.encode(images, FeatureRequest(taps=tuple(taps))).tokens
-    np.testing.assert_allclose(tokens[Tap(12, stream)][:, 1:], golden["tokens6_raw"][:, 1:], atol=1e-3)
-    np.testing.assert_allclose(tokens[Tap(12)][:, 0], golden["tokens6_raw"][:, 0], atol=1e-3)
-    np.testing.assert_allclose(tokens[Tap(12)][:2], golden["tokens7_raw_img01"], atol=1e-3)
+    assert_recorded(tokens[Tap(12, stream)][:, 1:], golden["tokens6_raw"][:, 1:], atol=1e-3)
+    assert_recorded(tokens[Tap(12)][:, 0], golden["tokens6_raw"][:, 0], atol=1e-3)
+    assert_recorded(tokens[Tap(12)][:2], golden["tokens7_raw_img01"], atol=1e-3)
     for position, (tap, through) in enumerate(zip(stored, projected, strict=True)):
         if position < 3:
-            np.testing.assert_allclose(tokens[tap][0], golden["tokens135_raw_img0"][position], atol=1e-3)
-        np.testing.assert_allclose(tokens[through][0, 1:], golden["tokens1357_proj_img0"][position], atol=5e-4)
+            assert_recorded(tokens[tap][0], golden["tokens135_raw_img0"][position], atol=1e-3)
+        assert_recorded(tokens[through][0, 1:], golden["tokens1357_proj_img0"][position], atol=5e-4)
     for name, chosen in clean.items():
         for position, tap in enumerate(chosen):
             np.testing.assert_allclose(
@@ -133,9 +134,9 @@ def test_views(load: dict[str, Arrays], images: torch.Tensor) -> None:
     """Quarter turns are exact here; the code resamples them, which costs it up to 1.2e-4. All others are equal."""
     golden, views = load["aug"], augmented_views(images)
     strided = views[..., 3::8, 5::8]
-    np.testing.assert_allclose(strided[:, :19], golden["aug_stride8"][:, :19], atol=2e-6)
-    np.testing.assert_allclose(strided[:, 19:], golden["aug_stride8"][:, 19:], atol=5e-4)
-    np.testing.assert_allclose(views[0, [1, 9]], golden["aug_full_img0_k1_k9"], atol=2e-6)
+    assert_recorded(strided[:, :19], golden["aug_stride8"][:, :19], atol=2e-6)
+    assert_recorded(strided[:, 19:], golden["aug_stride8"][:, 19:], atol=5e-4)
+    assert_recorded(views[0, [1, 9]], golden["aug_full_img0_k1_k9"], atol=2e-6)
     moments = torch.stack([views.mean(dim=(-1, -2)), views.std(dim=(-1, -2), correction=0)], dim=-1)
     np.testing.assert_allclose(moments, golden["aug_mean_std"], atol=2e-6)
     assert torch.equal(augmented_views(images[2:3], [3, 9]), views[2:3, [3, 9]])
@@ -164,13 +165,13 @@ def test_maps(load: dict[str, Arrays], batch: FeatureBatch, bound: BoundMethod, 
         grid = bound.method.patch_scores(batch.patches(PATCHES)[position : position + 1], GRID)
         np.testing.assert_allclose(grid[0], load["maps"]["grid_noadapter_pooled"][position], atol=3e-6)
         full = upsample(grid, SIZE, align_corners=True)[0]
-        np.testing.assert_allclose(full, load["maps"]["map_noadapter"][position], atol=3e-6)
+        assert_recorded(full, load["maps"]["map_noadapter"][position], atol=3e-6)
 
 
 def test_predict_images_to_the_digit(load: dict[str, Arrays], bound: BoundMethod, images: torch.Tensor) -> None:
     prediction = bound.predict_images(images[1:2], "carpet", is_texture=True)
     np.testing.assert_allclose(prediction.scores, load["aug"]["image_score"][1:2], atol=3e-6)
-    np.testing.assert_allclose(prediction.maps, load["maps"]["map_noadapter"][1:2], atol=3e-6)
+    assert_recorded(prediction.maps, load["maps"]["map_noadapter"][1:2], atol=3e-6)
 
 
 def recorded(golden: Arrays, prefix: str, position: int) -> dict[str, object]:
@@ -183,9 +184,7 @@ def check_final_weights(result: Adaptation, golden: Arrays, prefix: str, positio
     """Weights and bias where recorded, else their sums and the mean change."""
     for part in ("weight", "bias"):
         if f"{prefix}final_{part}_{position}" in golden:
-            np.testing.assert_allclose(
-                getattr(result, part), golden[f"{prefix}final_{part}_{position}"], atol=2e-4, rtol=0
-            )
+            assert_recorded(getattr(result, part), golden[f"{prefix}final_{part}_{position}"], atol=2e-4)
     sums = [f(values) for values in (result.weight, result.bias) for f in (torch.sum, lambda x: x.abs().sum())]
     np.testing.assert_allclose(sums, golden[f"{prefix}final_bias_stats"][position], atol=2e-2, rtol=0)
     moved = (result.weight - start).abs().mean()
@@ -210,7 +209,7 @@ def test_text_adapter(
     grid = method.patch_scores(result.tokens[None], GRID)
     np.testing.assert_allclose(grid[0], golden["grid_pooled"][position], atol=1e-5)
     full = upsample(grid, SIZE, align_corners=True)[0]
-    np.testing.assert_allclose(full, load["maps"]["map_adapter"][position], atol=1e-5)
+    assert_recorded(full, load["maps"]["map_adapter"][position], atol=1e-5)
 
 
 @pytest.mark.parametrize("quirks", [True, False])
@@ -227,7 +226,7 @@ def test_carried_optimiser(
     np.testing.assert_allclose(results[0].losses, golden["carry_loss"][0], atol=2e-6)
     np.testing.assert_allclose(grids[0], golden["carry_grid_pooled"][0], atol=1e-5)
     if not quirks:
-        difference = np.abs(results[1].weight.numpy() - golden["carry_final_weight_1"]).max()
+        difference = np.nanmax(np.abs(results[1].weight.numpy() - golden["carry_final_weight_1"]))
         assert 2e-3 < difference < 1e-2  # the code's own measure of the leak is 4e-3
         return
     np.testing.assert_allclose(results[1].losses, golden["carry_loss"][1], atol=2e-6)
@@ -257,7 +256,7 @@ def test_linear_adapter_on_the_tiles_of_the_visa_script(
     wide = torch.cat([images[2], images[3][:, :, :48]], dim=-1)
     tiles = encoder.encode(torch.stack([wide[..., :240], wide[..., 48:]]), method.request())
     tokens = tiles.patches(PATCHES)
-    np.testing.assert_allclose(tokens, golden["tokens6_proj"], atol=5e-4)
+    assert_recorded(tokens, golden["tokens6_proj"], atol=5e-4)
     np.testing.assert_allclose(tiles.class_tokens, golden["tile_cls_raw"], atol=5e-4)
     score = method.image_scores(method.view_tokens(tiles)).mean().item()
     assert score == pytest.approx(golden["noadapter_image_score"].item(), abs=3e-6)
@@ -278,7 +277,7 @@ def test_linear_adapter_on_the_tiles_of_the_visa_script(
         np.testing.assert_allclose(grids, golden[f"{name}_grid_pooled_tiles"], atol=3e-6)
         full = upsample(grids, SIZE, align_corners=True)
         np.testing.assert_allclose(full[:, 2::5, 1::5], golden[f"{name}_map_tiles_up_stride5"], atol=3e-6)
-        np.testing.assert_allclose(stitch(full), golden[f"map_{name}"], atol=3e-6)
+        assert_recorded(stitch(full), golden[f"map_{name}"], atol=3e-6)
 
 
 @pytest.fixture(scope="module")

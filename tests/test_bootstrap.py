@@ -19,7 +19,9 @@ from zsad_bench.bootstrap import (
     resample_weights,
 )
 from zsad_bench.metrics import image_metrics, pixel_metrics
+from zsad_bench.results import ImageResult
 from zsad_bench.summaries import PixelSummary, summarise
+from zsad_bench.units import units_of
 
 TOLERANCE = 3e-4
 """What docs/statistics.md promises."""
@@ -96,9 +98,10 @@ def test_resamples_keep_the_number_of_each_label_and_the_seed() -> None:
 def test_two_methods_see_the_same_resamples_in_any_order_of_images() -> None:
     ids, labels = [f"{index:02}" for index in range(20)], [index % 2 for index in range(20)]
     scores = np.random.default_rng(0).random(20)
-    first = bootstrap("set", "bolt", ids, labels, scores, None)
-    back = bootstrap("set", "bolt", ids[::-1], labels[::-1], scores[::-1], None)
-    other = bootstrap("set", "nut", ids, labels, scores, None)
+    images = [ImageResult(*row) for row in zip(ids, labels, [""] * 20, scores, strict=True)]
+    first = bootstrap("bolt", units_of(images, scores), None)
+    back = bootstrap("bolt", units_of(images[::-1], scores[::-1]), None)
+    other = bootstrap("nut", units_of(images, scores), None)
     assert first.images == back.images
     np.testing.assert_array_equal(first.values[:, :3], back.values[:, :3])
     assert (first.values[:, :3] != other.values[:, :3]).any()

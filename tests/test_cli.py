@@ -70,7 +70,7 @@ def test_a_given_dataset_name_is_kept(here: Path, photo_folder: Path) -> None:
     assert run(photo_folder, "dataset.name=plates", "maps=none", "limit=2") == 0
     rows = pd.read_csv(here / "metrics.csv")
     assert set(rows["dataset"]) == {"plates"}
-    assert set(rows["protocol"]) == {"standard, limit 2"}
+    assert set(rows["protocol"]) == {"standard, limit 2, 48 px"}
 
 
 def test_changed_photos_are_evaluated_again(here: Path, photo_folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from recordings import assert_recorded
 from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
@@ -115,7 +116,7 @@ def test_stage_features(encoder: ClipEncoder, batch: FeatureBatch, features: Arr
     clean = load_method("clip_ad", encoder=encoder).method
     for stage, block in enumerate(STAGE_ENDS):
         expected = features["surgery_raw"][stage]
-        np.testing.assert_allclose(batch.patches(official.dual_tap(block)), expected[:, 1:], atol=5e-4)
+        assert_recorded(batch.patches(official.dual_tap(block)), expected[:, 1:], atol=5e-4)
         row = batch.class_token(official.ordinary_tap(block, projected=True))
         np.testing.assert_allclose(row, expected[:, 0], atol=5e-4)
         difference = (batch.class_token(clean.ordinary_tap(block, projected=True)) - row).abs().max()
@@ -132,7 +133,7 @@ def test_raw_tokens(encoder: ClipEncoder, images: torch.Tensor, features: Arrays
     raw = encoder.encode(images, FeatureRequest(taps=(*aliased_taps, *clean_taps, *streams)))
     for stage in range(4):
         aliased = raw.tokens[aliased_taps[stage]]
-        np.testing.assert_allclose(aliased[:2], features["ori_raw_img01"][stage], atol=1e-3)
+        assert_recorded(aliased[:2], features["ori_raw_img01"][stage], atol=1e-3)
         np.testing.assert_allclose(aliased[:, 0], features["ori_raw_cls"][stage], atol=1e-3)
         np.testing.assert_allclose(aliased[:, 1:].mean(dim=1), features["ori_raw_patchmean"][stage], atol=1e-3)
         np.testing.assert_allclose(
@@ -159,11 +160,11 @@ def test_maps_and_both_terms(encoder: ClipEncoder, batch: FeatureBatch, sdp: Arr
         np.testing.assert_allclose(-similarity, expected[:, 0], atol=5e-6)
         raw = method.raw_maps(single)[0]
         if text_vector == "mean" and image < 2:
-            np.testing.assert_allclose(raw, sdp["sdp_mean_map_raw_img01"][image], atol=5e-6)
+            assert_recorded(raw, sdp["sdp_mean_map_raw_img01"][image], atol=5e-6)
         limits = sdp[f"sdp_{text_vector}_map_raw_minmax"][image]
         np.testing.assert_allclose([raw.min(), raw.max()], limits, atol=5e-6)
         prediction = method.predict(single)
-        np.testing.assert_allclose(prediction.maps[0], sdp[f"sdp_{text_vector}_map_smooth"][image], atol=5e-6)
+        assert_recorded(prediction.maps[0], sdp[f"sdp_{text_vector}_map_smooth"][image], atol=5e-6)
         np.testing.assert_allclose(float(prediction.scores), sdp[f"sdp_{text_vector}_score_text"][image], atol=2e-5)
         np.testing.assert_allclose(prediction.maps.max(), sdp[f"sdp_{text_vector}_score_mapmax"][image], atol=5e-6)
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from zsad_bench import products
+from zsad_bench.core.devices import Blocks
 from zsad_bench.counterparts import counterparts_median
 
 
@@ -28,7 +29,7 @@ def brute_force(features: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("count", [2, 5, 6])
 @pytest.mark.parametrize("block", [1, 3 * 81, 1 << 22])
 def test_the_most_similar_patch_of_every_other_image(monkeypatch: pytest.MonkeyPatch, block: int, count: int) -> None:
-    monkeypatch.setattr(products, "PRODUCTS", block)
+    monkeypatch.setattr(products, "blocks_for", lambda _: Blocks(similarities=1, products=block))
     features, values = examples(count)
     torch.testing.assert_close(counterparts_median(features, values), brute_force(features, values))
 

@@ -87,7 +87,7 @@ def test_rows_of_two_protocols_are_ranked_apart(tmp_path, monkeypatch, capsys):
     assert main([*options, "dataset.mask_threshold=9"]) == 0
     rows = pd.read_csv("results/run/metrics.csv")
     two = "categories Class1+Class10"  # of ten
-    protocols = [f"balanced, {two}", f"original, {two}", f"original, mask > 9, {two}"]
+    protocols = [f"balanced, {two}, 48 px", f"original, {two}, 48 px", f"original, mask > 9, {two}, 48 px"]
     assert sorted(rows["protocol"].unique()) == protocols
     assert (rows[rows["protocol"] == protocols[0]].set_index("category")["n_images"] == [6, 6, 12]).all()
     board = pd.read_csv("results/run/leaderboard.csv")

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from zsad_bench import weights as weights_module
-from zsad_bench.encoder import ClipEncoder, load_encoder
+from zsad_bench.encoder import ClipEncoder, LazyEncoder, load_encoder
+from zsad_bench.encoder_plan import plan_encoder
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureRequest, Stream, Tap
 from zsad_bench.weights import file_sha256, find_weights
@@ -148,6 +149,15 @@ def test_mistakes_are_one_line(state: dict[str, torch.Tensor], tmp_path: Path) -
     assert "SHA-256" in refused(pretrained=str(other), sha256="0" * 64)
 
 
+def test_damaged_weights_are_one_line_before_they_are_read(tmp_path: Path) -> None:
+    """The words that an encoder knows are asked for while nothing has to be encoded yet."""
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"not a checkpoint")
+    plan = plan_encoder(TINY, str(damaged), None, "cpu", "fp32", "squash", "auto", None, 32, False)
+    with pytest.raises(UserError, match=r"damaged\.safetensors: not a readable checkpoint"):
+        LazyEncoder(plan).unknown_words("damaged bottle")
+
+
 def test_wrong_config_file(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text("{", encoding="utf-8")
@@ -191,5 +201,6 @@ def test_missing_weights_name_file_and_remedy(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(weights_module.open_clip, "download_pretrained", offline)
     with pytest.raises(UserError) as caught:
         find_weights("ViT-B-16-plus-240", "laion400m_e32")
-    for part in ("vit_b_16_plus_240-laion400m_e32-699c4b84.pt", "encoder.pretrained=<path>", "encoder=demo"):
+    file = "vit_b_16_plus_240-laion400m_e32-699c4b84.pt"
+    for part in ("OSError: no network", file, "encoder.pretrained=<path>", "encoder=demo"):
         assert part in str(caught.value)

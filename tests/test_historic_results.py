@@ -15,7 +15,8 @@ from zsad_bench.runs import read_runs
 from zsad_bench.tables import write_tables
 
 RELEASES = sorted(path for path in (Path(__file__).parent / "historic_results").iterdir() if path.is_dir())
-JOB = ["dataset=demo", "limit=8", "dataset.categories=[tile,gear]", "maps=none", "features=memory", "name=run"]
+FEW = ["dataset.n_normal=2", "dataset.n_anomalous=2", "dataset.n_train=0"]  # quickly rendered
+JOB = ["dataset=demo", *FEW, "dataset.categories=[tile,gear]", "maps=none", "features=memory", "name=run"]
 
 
 @pytest.fixture(params=RELEASES, ids=lambda path: path.name)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from zsad_bench import matching
+from zsad_bench.core.devices import Blocks
 from zsad_bench.errors import UserError
 from zsad_bench.matching import (
     aggregate,
@@ -35,7 +36,7 @@ def brute_force(queries: torch.Tensor, references: torch.Tensor, penalty: torch.
 
 @pytest.mark.parametrize("block", [1, 37, 1 << 22])
 def test_nearest_equals_brute_force_for_any_block(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(matching, "BLOCK", block)
+    monkeypatch.setattr(matching, "blocks_for", lambda _: Blocks(similarities=block, products=1))
     queries, references = unit(7, 8), unit(3, 5, 8, seed=1)
     penalty = torch.rand(3, 5, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(nearest(queries, references).double(), brute_force(queries, references))
@@ -47,7 +48,7 @@ def test_nearest_equals_brute_force_for_any_block(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("block", [1, 60, 1 << 22])
 @pytest.mark.parametrize("penalised", [False, True])
 def test_mutual_equals_one_sided(monkeypatch: pytest.MonkeyPatch, block: int, penalised: bool) -> None:
-    monkeypatch.setattr(matching, "BLOCK", block)
+    monkeypatch.setattr(matching, "blocks_for", lambda _: Blocks(similarities=block, products=1))
     features = unit(5, 4, 8)
     penalty = torch.rand(5, 4, generator=torch.Generator().manual_seed(3)) if penalised else None
     mutual, expected = nearest_mutual(features, penalty), nearest(features, features, penalty)

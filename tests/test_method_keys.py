@@ -16,11 +16,12 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from registry import NAMES, config_of, make, names, photos, predict
 
+from zsad_bench.config import METHOD_CARD
 from zsad_bench.errors import UserError
 from zsad_bench.method import Prediction
 
 # Names, and what guards a run without entering its result.
-NOT_IN_THE_RESULT = {"_target_", "name", "variant", "checkpoint", "allow_seen"}
+NOT_IN_THE_RESULT = {"_target_", "name", "variant", "checkpoint", "allow_seen", *METHOD_CARD}
 N_IMAGES = 8
 
 Value = object

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,25 +15,18 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from zsad_bench import metrics as metrics_module
 from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
 
-SHARED = Path(os.environ.get("ZSAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-GOLDEN = SHARED / "golden" / "b_winclip_musc_metrics"
 EXACT = 1e-9
 PIXEL_KEYS = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"]
 
 
 # --- golden values ----------------------------------------------------------------------------------------------------
 
-needs_golden = pytest.mark.skipif(
-    not (GOLDEN / "metrics.npz").is_file(), reason="golden files not found: the shared folder is absent"
-)
-
 
 @pytest.fixture(scope="module")
-def golden():
-    return np.load(GOLDEN / "metrics.npz"), json.loads((GOLDEN / "metrics.json").read_text())
+def golden(golden_winclip):
+    return np.load(golden_winclip / "metrics.npz"), json.loads((golden_winclip / "metrics.json").read_text())
 
 
-@needs_golden
 @pytest.mark.parametrize("case", ["plain", "ties", "whole", "skew"])
 def test_golden_case_matches(golden, case):
     arrays, expected = golden
@@ -50,7 +41,6 @@ def test_golden_case_matches(golden, case):
     assert undefined_reasons(pixel | image, arrays[f"{case}_masks"]) == {}
 
 
-@needs_golden
 def test_golden_case_without_anomaly_is_nan_with_reason(golden):
     arrays, expected = golden
     pixel = pixel_metrics(arrays["noanom_masks"], arrays["noanom_maps"], sweep200=True)
@@ -61,7 +51,6 @@ def test_golden_case_without_anomaly_is_nan_with_reason(golden):
     assert set(undefined_reasons(image, arrays["noanom_img_labels"])) == set(image)
 
 
-@needs_golden
 def test_golden_constant_map_has_exact_values_but_no_sweep(golden):
     arrays, expected = golden
     masks = arrays["plain_masks"]

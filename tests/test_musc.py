@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from recordings import assert_recorded
 from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.encoder import ClipEncoder
@@ -56,7 +57,7 @@ def prediction(official: BoundMethod, images: torch.Tensor) -> Prediction:
 def test_tokens(official: BoundMethod, batch: FeatureBatch, golden: dict[str, np.ndarray]) -> None:
     assert [tap.block for tap in official.method.taps] == golden["layers"].tolist()
     for position, tap in enumerate(official.method.taps):
-        np.testing.assert_allclose(batch.tokens[tap], golden["tokens"][position], atol=1e-4)
+        assert_recorded(batch.tokens[tap], golden["tokens"][position], atol=1e-4)
     unit = F.normalize(batch.class_tokens, dim=-1)
     np.testing.assert_allclose(unit, golden["cls"], atol=1e-5)
     np.testing.assert_allclose(unit @ unit.T, golden["W"], atol=1e-5)
@@ -69,10 +70,10 @@ def test_aggregation_and_mutual_scores(
     layers = []
     for position, tap in enumerate(official.method.taps):
         means = neighbourhood_means(batch.patches(tap), GRID, side)
-        np.testing.assert_allclose(means[0], golden[f"lnamd_r{side}_prenorm_img0"][:, position], atol=1e-5)
+        assert_recorded(means[0], golden[f"lnamd_r{side}_prenorm_img0"][:, position], atol=1e-5)
         features = aggregate(batch.patches(tap), GRID, side)
         expected = golden[f"lnamd_r{side}_normed_img01"][:, :, position]
-        np.testing.assert_allclose(features[:2], expected, atol=1e-5)
+        assert_recorded(features[:2], expected, atol=1e-5)
         scores = mutual_scores(features, (0.0, 0.3), convert=euclidean)
         np.testing.assert_allclose(scores, golden[f"msm_r{side}"][position], atol=1e-5)
         if (side, position) == (3, 1):
@@ -104,7 +105,7 @@ def test_maps_and_scores(
     official: BoundMethod, batch: FeatureBatch, prediction: Prediction, golden: dict[str, np.ndarray]
 ) -> None:
     np.testing.assert_allclose(official.method.patch_scores(batch), golden["map15"], atol=1e-5)
-    np.testing.assert_allclose(prediction.maps[0], golden["map240_img0"], atol=1e-5)
+    assert_recorded(prediction.maps[0], golden["map240_img0"], atol=1e-5)
     np.testing.assert_allclose(prediction.maps.amax(dim=(1, 2)), golden["img_score_raw"], atol=1e-5)
     np.testing.assert_allclose(prediction.scores, golden["rscin_k1_2_3"], atol=1e-5)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from zsad_bench import matching, neighbourhoods, products
+from zsad_bench.core.devices import Blocks
 from zsad_bench.matching import aggregate, euclidean, mutual_scores
 from zsad_bench.neighbourhoods import neighbourhood_scores, neighbourhood_sums
 
@@ -41,7 +42,7 @@ def test_sums_are_those_of_a_loop(side: int) -> None:
 @pytest.mark.parametrize("penalised", [False, True])
 def test_equal_to_every_side_alone(monkeypatch: pytest.MonkeyPatch, at_once: int, penalised: bool) -> None:
     """For blocks of one image, of two and of all."""
-    monkeypatch.setattr(products, "PRODUCTS", at_once)
+    monkeypatch.setattr(products, "blocks_for", lambda _: Blocks(similarities=1, products=at_once))
     patches = tokens()
     penalty = torch.rand(patches.shape[:2], generator=torch.Generator().manual_seed(3)) if penalised else None
     found = neighbourhood_scores(patches, GRID, (1, 3, 5), (0.2, 0.7), penalty, euclidean)

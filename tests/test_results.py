@@ -27,9 +27,8 @@ from zsad_bench.tables import collect, write_tables
 def info(
     method: str = "winclip", batch_size: int | str = 8, setting: str = "single", digest: str = "a" * 12
 ) -> JobInfo:
-    return JobInfo(
-        method, "paper", setting, "mvtec", "standard", "ViT", "tag", 240, batch_size, 0, digest, ("bottle", "cable")
-    )
+    labels = (method, "paper", setting, "mvtec", "standard", "ViT", "tag", 240)
+    return JobInfo(*labels, batch_size, 0, digest, ("bottle", "cable"))
 
 
 def category(name: str, auroc: float, pixel: float = 0.5) -> CategoryResult:
@@ -188,10 +187,11 @@ def test_unwritable_places_are_one_line(tmp_path: Path) -> None:
 
 def test_published_figures_stand_beside_comparable_jobs(tmp_path: Path) -> None:
     base = info()
-    same = replace(base, encoder="ViT-B-16-plus-240", pretrained="laion400m_e32")
+    standard = "standard, 240 px"
+    same = replace(base, encoder="ViT-B-16-plus-240", pretrained="laion400m_e32", protocol=standard)
     others = [
         replace(same, encoder="ViT-L-14", config_hash="1" * 12),
-        replace(same, protocol="standard, limit 5", config_hash="2" * 12),
+        replace(same, protocol="standard, limit 5, 240 px", config_hash="2" * 12),
         replace(same, image_size=336, config_hash="3" * 12),
     ]
     for job in (same, *others):

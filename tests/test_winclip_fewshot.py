@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from recordings import assert_recorded
 from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
+from zsad_bench.dense import window_indices
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.errors import UserError
 from zsad_bench.features import FeatureBatch
 from zsad_bench.maps import upsample
 from zsad_bench.method import Method
+from zsad_bench.methods.winclip_fewshot import harmonic_sum
 from zsad_bench.prompts import load_ensemble
 
 CLASSES = ["bottle", "carpet", "pcb1", "metal nut", "metal_nut"]  # the order of the golden arrays
@@ -93,7 +97,7 @@ def test_reference_association(
     for code in ("zq", "ma"):
         np.testing.assert_allclose(method.few_shot_map(batch), golden[f"{code}_fs_map15"], atol=1e-5)
     np.testing.assert_allclose(method.few_shot_map(batch).amax(dim=(1, 2)), golden["ma_fs_max"], atol=1e-5)
-    np.testing.assert_allclose(batch.patches(method.tap), golden["zq_patch_tok"], atol=1e-4)
+    assert_recorded(batch.patches(method.tap), golden["zq_patch_tok"], atol=1e-4)
 
 
 @pytest.mark.parametrize("position", range(5), ids=CLASSES)
@@ -109,8 +113,8 @@ def test_anomalib(
     total = torch.from_numpy(golden["an_fs_total15"][position])
     np.testing.assert_allclose(prediction.maps, upsample(total, (240, 240)), atol=1e-5)
     if position == 0:
-        np.testing.assert_allclose(prediction.maps[0], golden["an_fs_full_map_bottle"][0], atol=1e-5)
-        np.testing.assert_allclose(batch.patches(method.tap), golden["an_patch_emb"], atol=1e-4)
+        assert_recorded(prediction.maps[0], golden["an_fs_full_map_bottle"][0], atol=1e-5)
+        assert_recorded(batch.patches(method.tap), golden["an_patch_emb"], atol=1e-4)
         np.testing.assert_allclose(method.associate(batch)[0], golden["an_fs_visP"], atol=1e-5)
         np.testing.assert_allclose(method.few_shot_map(batch), golden["an_fs_map15"], atol=1e-5)
 
@@ -153,6 +157,59 @@ def test_an_image_equal_to_its_reference_is_normal(tiny: BoundMethod, pixels: to
     tiny.predict_images(pixels[:1], "plate", references=pixels[:1])
     batch = tiny.encoder.encode(pixels[:1], tiny.method.request())
     assert 0 <= tiny.method.few_shot_map(batch).max() < 1e-6
+
+
+@pytest.mark.parametrize("window_mean", ["harmonic", "arithmetic"])
+@pytest.mark.parametrize("fusion", ["mean", "sum", "harmonic"])
+@pytest.mark.parametrize("further_scale", ["patch", "patch_normed", "image", "none"])
+@pytest.mark.parametrize("temperature", [1e-4, 0.07, 1e4])
+def test_identical_images_and_saturated_probabilities_are_finite(
+    tiny_encoder: ClipEncoder,
+    pixels: torch.Tensor,
+    window_mean: str,
+    fusion: str,
+    further_scale: str,
+    temperature: float,
+) -> None:
+    keys = {"window_mean": window_mean, "fusion": fusion, "further_scale": further_scale, "temperature": temperature}
+    for evidence in ("anomaly", "normality"):
+        bound = load_method("winclip_fewshot", encoder=tiny_encoder, evidence=evidence, **keys)
+        same, other = bound.predict_images(pixels[[0, 3]], "plate", references=pixels[:1]).maps
+        assert torch.isfinite(same).all()
+        assert torch.isfinite(other).all()
+        if fusion == "harmonic":
+            assert same.abs().max() < 1e-6, "a harmonic mean with a distance of 0 in it is 0"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(0.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.5), (0.2, 0.6, 0.15), (1e-30, 1e-30, 5e-31), (1e-30, 1.0, 1e-30)],
+)
+def test_harmonic_sums(first: float, second: float, expected: float) -> None:
+    for pair in ((first, second), (second, first)):
+        found = harmonic_sum(*(torch.tensor([value]) for value in pair))
+        torch.testing.assert_close(found, torch.tensor([expected]), atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("window_mean", ["harmonic", "arithmetic"])
+def test_means_over_windows_by_definition(tiny_encoder: ClipEncoder, pixels: torch.Tensor, window_mean: str) -> None:
+    """Distances of 0 among others: a harmonic mean becomes 0 there, an arithmetic one does not."""
+    keys = {"windows": [2], "further_scale": "none", "window_mean": window_mean}
+    bound = load_method("winclip_fewshot", encoder=tiny_encoder, **keys)
+    bound.predict_images(pixels[:1], "plate", references=pixels[3:4])
+    batch = tiny_encoder.encode(pixels[:1], bound.method.request())
+    reference = tiny_encoder.encode(pixels[3:4], bound.method.request())
+    mixed = torch.cat([reference.windows[2][:, :5], batch.windows[2][:, 5:]], dim=1)
+    batch = replace(batch, windows={2: mixed})
+    distances = bound.method.associate(batch)[2][0].double()
+    assert (distances[:5] == 0).all()
+    assert (distances[5:] > 0).all()
+    found = bound.method.few_shot_map(batch)[0].flatten()
+    indices = window_indices(batch.grid, 2)
+    for patch in range(36):
+        covering = distances[(indices == patch).any(dim=1)]
+        expected = covering.mean() if window_mean == "arithmetic" else len(covering) / (1 / covering).sum()
+        assert found[patch].item() == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_more_references_never_raise_the_distance(tiny: BoundMethod, pixels: torch.Tensor) -> None:

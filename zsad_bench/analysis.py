@@ -1,4 +1,7 @@
-"""The tables behind the plots: one function a question, each from result files alone."""
+"""The tables behind the plots: one function a question, each from result files alone.
+
+Whatever is said of images is said of the units of :mod:`zsad_bench.units`: an image, or an object with all its photos.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,18 @@ from zsad_bench.leaderboard import spread
 from zsad_bench.regions import FPR_LIMIT
 from zsad_bench.results import METRICS, CategoryResult
 from zsad_bench.runs import Job
-from zsad_bench.series import Series
+from zsad_bench.series import Series, row_labels
 from zsad_bench.speed import EncoderTimes, images_per_second, method_images_per_second, peak_memory
 from zsad_bench.statistics import category_intervals, series_interval
+from zsad_bench.units import Units
 
 SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
-"""Ranges of the share of anomalous images in a batch; an upper end belongs to its range."""
+"""Ranges of the share of anomalous images (photos) in a batch; an upper end belongs to its range."""
 
 SIZES = ((0.0, 0.005), (0.005, 0.02), (0.02, 0.05), (0.05, 1.0))
 """Ranges of a region's share of its image."""
 
 GRID = 200  # points of a curve
-
-
-def _labels(entry: Series) -> dict[str, object]:
-    info = entry.info
-    return {
-        "dataset": info.dataset,
-        "protocol": info.protocol,
-        "encoder": info.encoder,
-        "method": entry.name,
-        "setting": info.setting,
-        "batch_size": info.batch_size,
-    }
 
 
 def by_batch_size(series: Sequence[Series]) -> pd.DataFrame:
@@ -49,7 +41,7 @@ def by_batch_size(series: Sequence[Series]) -> pd.DataFrame:
             low, high = series_interval(entry, metric)
             deviation = spread(entry.seed_means(metric))
             ends = {"low": low, "high": high, "seed_std": deviation, "seeds": entry.seeds}
-            rows.append({**_labels(entry), "metric": metric, "value": entry.mean(metric), **ends})
+            rows.append({**row_labels(entry), "metric": metric, "value": entry.mean(metric), **ends})
     return pd.DataFrame(rows)
 
 
@@ -59,7 +51,7 @@ def by_seed(series: Sequence[Series]) -> pd.DataFrame:
     for entry in sorted(series, key=lambda entry: entry.batch_order):
         for metric in METRICS if len(entry.finished) > 1 else ():
             for job, value in zip(entry.finished, entry.seed_means(metric), strict=True):
-                rows.append({**_labels(entry), "metric": metric, "seed": job.info.seed, "value": value})
+                rows.append({**row_labels(entry), "metric": metric, "seed": job.info.seed, "value": value})
     return pd.DataFrame(rows)
 
 
@@ -73,14 +65,14 @@ def by_category(series: Sequence[Series]) -> pd.DataFrame:
                 value = entry.value(category, metric)
                 low, high = intervals.get(metric, (math.nan, math.nan))
                 shown = {"category": category, "metric": metric, "value": value, "low": low, "high": high}
-                rows.append({**_labels(entry), **shown})
+                rows.append({**row_labels(entry), **shown})
     return pd.DataFrame(rows)
 
 
 def speed(series: Sequence[Series], metric: str, times: EncoderTimes) -> pd.DataFrame:
     """Accuracy against images per second, of encoder and method and of the method alone.
 
-    ``pareto`` and ``method_pareto`` mark rows that nobody beats in both, within a dataset.
+    ``pareto`` and ``method_pareto`` mark rows that nobody beats in both, within a dataset and protocol.
     """
     rows: list[dict[str, object]] = []
     for entry in series:
@@ -90,12 +82,12 @@ def speed(series: Sequence[Series], metric: str, times: EncoderTimes) -> pd.Data
             "method_images_per_second": method_images_per_second(entry),
             "peak_memory_mb": peak_memory(entry),
         }
-        rows.append({**_labels(entry), **numbers, "value": entry.mean(metric), "low": low, "high": high})
+        rows.append({**row_labels(entry), **numbers, "value": entry.mean(metric), "low": low, "high": high})
     table = pd.DataFrame(rows)
     if not table.empty:
         for front, rate in (("pareto", "images_per_second"), ("method_pareto", "method_images_per_second")):
             table[front] = False
-            for _, part in table.groupby("dataset"):
+            for _, part in table.groupby(["dataset", "protocol"]):
                 table.loc[part.index, front] = pareto_front(part[rate].to_numpy(), part["value"].to_numpy())
     return table
 
@@ -110,98 +102,128 @@ def pareto_front(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDA
     return known & ~np.array(beaten, dtype=bool)
 
 
-def placements(result: CategoryResult) -> dict[str, float]:
-    """Per labelled image the share of the other class that is on the right side of it, ties one half.
+def placements(units: Units) -> dict[int, float]:
+    """Per labelled unit the share of the other class that is on the right side of it, ties one half; by its number.
 
-    The mean over the anomalous images is AUROC, and so is the mean over the normal ones (Hanley and Hajian-Tilaki
+    The mean over the anomalous units is AUROC, and so is the mean over the normal ones (Hanley and Hajian-Tilaki
     1997).
     """
-    anomalous = np.array([image.score for image in result.images if image.label == 1])
-    normal = np.array([image.score for image in result.images if image.label == 0])
-    values = {}
-    for image in result.images:
-        if image.label == 1 and normal.size:
-            values[image.image_id] = float(np.mean(normal < image.score) + np.mean(normal == image.score) / 2)
-        elif image.label == 0 and anomalous.size:
-            values[image.image_id] = float(np.mean(anomalous > image.score) + np.mean(anomalous == image.score) / 2)
-    return values
+    known = units.scores[units.labelled]
+    normal, anomalous = known[units.truth == 0], known[units.truth == 1]
+    if not normal.size or not anomalous.size:
+        return {}
+    placed = np.where(units.truth == 1, _share_below(normal, known), 1 - _share_below(anomalous, known))
+    return dict(zip(units.labelled.tolist(), placed.tolist(), strict=True))
+
+
+def _share_below(others: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n,) share of ``others`` (m,) below each score, ties one half."""
+    ordered = np.sort(others)
+    below, reached = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
+    return (below + reached) / (2 * others.size)
+
+
+def clustered_error(values: NDArray[np.float64], clusters: Sequence[object]) -> float:
+    """Standard error of a mean of values (n,), of which those of one cluster are not independent; NaN for one cluster.
+
+    With a value a cluster it is the usual one. Source: Cameron and Miller, "A Practitioner's Guide to Cluster-Robust
+    Inference", Journal of Human Resources 2015, section II, with the factor m / (m - 1) for m clusters.
+    """
+    numbers: dict[object, int] = {}
+    places = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    m = len(numbers)
+    if m < 2:
+        return math.nan
+    sums = np.bincount(places, values - values.mean())
+    return math.sqrt(m / (m - 1) * float(sums @ sums)) / values.size
 
 
 def by_share(series: Sequence[Series]) -> pd.DataFrame:
     """How well images are ranked, by the share of anomalous images in their batch.
 
-    Every image counts with its placement. Only batches of two or more images count, and only runs that recorded the
-    batches. The interval is 1.96 standard errors of the mean over images.
+    Every unit counts with its placement, an object in the batch of the photo that gave its score. Only batches of two
+    or more images count, and only runs that recorded the batches. The interval is 1.96 standard errors of the mean over
+    units; a unit that counts once for every seed is one cluster.
     """
     rows: list[dict[str, object]] = []
     for entry in series:
-        found: list[tuple[float, float]] = []
+        found: list[tuple[float, float, object]] = []
         for job in entry.jobs:
-            for result in job.results.values():
-                shares = _shares(result)
-                placed = placements(result)
-                found += [(shares[image_id], value) for image_id, value in placed.items() if image_id in shares]
+            for category, result in job.results.items():
+                shares, units = _shares(result), result.units
+                scores = [image.score for image in result.images]
+                for number, value in placements(units).items():
+                    image_id = result.images[units.decisive(number, scores)].image_id
+                    if image_id in shares:
+                        found.append((shares[image_id], value, (category, units.names[number])))
         for low, high in SHARES:
-            inside = np.array([value for share, value in found if low < share <= high or share == low == 0])
+            chosen = [place for place in found if low < place[0] <= high or place[0] == low == 0]
+            inside = np.array([value for _, value, _ in chosen])
             if inside.size > 1:
-                error = 1.96 * float(inside.std(ddof=1)) / math.sqrt(inside.size)
+                error = 1.96 * clustered_error(inside, [unit for _, _, unit in chosen])
                 numbers = {"n_images": inside.size, "value": float(inside.mean()), "error": error}
-                rows.append({**_labels(entry), "share_from": low, "share_to": high, **numbers})
+                rows.append({**row_labels(entry), "share_from": low, "share_to": high, **numbers})
     return pd.DataFrame(rows)
 
 
 def _shares(result: CategoryResult) -> dict[str, float]:
     """Share of anomalous images in the batch of each image; empty where batches are unknown or hold one image."""
     batches: dict[int, list[tuple[str, int]]] = {}
+    labels = {image.image_id: image.label for image in result.images}
     for image in result.images:
         if image.batch is not None and image.label is not None:
             batches.setdefault(image.batch, []).append((image.image_id, image.label))
-    return {
-        image_id: sum(label for _, label in batch) / len(batch)
-        for batch in batches.values()
-        if len(batch) > 1
-        for image_id, _ in batch
-    }
+    last = max(batches, default=0)
+    # The last one was filled with images that are counted in batches of their own.
+    filled = [label for name in result.filled_with if (label := labels.get(name)) is not None]
+    shares: dict[str, float] = {}
+    for number, batch in batches.items():
+        together = [label for _, label in batch] + (filled if number == last else [])
+        if len(together) > 1:
+            shares |= {image_id: sum(together) / len(together) for image_id, _ in batch}
+    return shares
 
 
 def by_defect_type(series: Sequence[Series]) -> pd.DataFrame:
-    """Image AUROC of the anomalous images of one defect type against all normal ones, first seed."""
+    """Image AUROC of the anomalous units of one defect type against all normal ones, first seed."""
     rows: list[dict[str, object]] = []
     for entry in series:
         for category, result in (entry.finished or entry.jobs)[0].results.items():
-            placed = placements(result)
+            units = result.units
             kinds: dict[str, list[float]] = {}
-            for image in result.images:
-                if image.label == 1 and image.image_id in placed:
-                    kinds.setdefault(image.defect_type, []).append(placed[image.image_id])
+            for number, value in placements(units).items():
+                if units.labels[number] == 1:
+                    kinds.setdefault(units.defect_type(number), []).append(value)
             for kind, values in sorted(kinds.items()):
                 shown = {"category": category, "defect_type": kind, "n_images": len(values)}
-                rows.append({**_labels(entry), **shown, "image_auroc": float(np.mean(values))})
+                rows.append({**row_labels(entry), **shown, "image_auroc": float(np.mean(values))})
     return pd.DataFrame(rows)
 
 
 def by_defect_size(series: Sequence[Series]) -> pd.DataFrame:
     """AUPRO of the regions of one size: overlap averaged over those regions, false positives of the whole category.
 
-    The value is the mean over all regions of the size in a dataset, whichever category they are in.
+    The value is the mean over all regions of the size in a dataset, whichever category they are in. The interval is
+    1.96 standard errors; the regions of one unit are a cluster.
     """
     rows: list[dict[str, object]] = []
     for entry in series:
-        found: list[tuple[float, float]] = []
+        found: list[tuple[float, float, object]] = []
         job = (entry.finished or entry.jobs)[0]
         for category in job.results:
             found += _region_aupro(job, category)
         for low, high in SIZES:
-            inside = np.array([value for size, value in found if low < size <= high])
+            chosen = [place for place in found if low < place[0] <= high]
+            inside = np.array([value for _, value, _ in chosen])
             if inside.size:
-                error = 1.96 * float(inside.std(ddof=1)) / math.sqrt(inside.size) if inside.size > 1 else math.nan
+                error = 1.96 * clustered_error(inside, [unit for _, _, unit in chosen])
                 numbers = {"n_regions": inside.size, "value": float(inside.mean()), "error": error}
-                rows.append({**_labels(entry), "size_from": low, "size_to": high, **numbers})
+                rows.append({**row_labels(entry), "size_from": low, "size_to": high, **numbers})
     return pd.DataFrame(rows)
 
 
-def _region_aupro(job: Job, category: str) -> list[tuple[float, float]]:
-    """(share of the image, AUPRO) of every region; their mean over regions is the category's AUPRO."""
+def _region_aupro(job: Job, category: str) -> list[tuple[float, float, object]]:
+    """(share of the image, AUPRO, unit) of every region; their mean over regions is the category's AUPRO."""
     summary = job.summary(category)
     if summary is None:
         return []
@@ -212,15 +234,22 @@ def _region_aupro(job: Job, category: str) -> list[tuple[float, float]]:
     counts = binned.Counts(regions, negative, summary.single, regions / summary.areas[:, None])
     values = binned.aupro(binned.curves(counts))
     sizes = summary.areas / pixels[summary.region_image]
-    return list(zip(sizes.tolist(), values.tolist(), strict=True))
+    units = job.results[category].units.of_photo
+    photos = [summary.image_ids[position] for position in summary.region_image]
+    clusters = [(category, units.get(photo, photo)) for photo in photos]
+    return list(zip(sizes.tolist(), values.tolist(), clusters, strict=True))
 
 
 def agreement(series: Sequence[Series]) -> pd.DataFrame:
-    """Spearman's rank correlation of the image scores of two methods, mean over categories, first seed; symmetric."""
+    """Spearman's rank correlation of the image scores of two methods, mean over categories, first seed; symmetric.
+
+    Empty between series of different datasets or protocols.
+    """
     scores = [
         {
-            category: {image.image_id: image.score for image in result.images}
+            category: dict(zip(units.names, units.scores.tolist(), strict=True))
             for category, result in (entry.finished or entry.jobs)[0].results.items()
+            for units in (result.units,)
         }
         for entry in series
     ]
@@ -230,7 +259,7 @@ def agreement(series: Sequence[Series]) -> pd.DataFrame:
             values = [
                 _spearman(first[category], second[category])
                 for category in first
-                if category in second and series[i].info.dataset == series[j].info.dataset
+                if category in second and series[i].section == series[j].section
             ]
             known = [value for value in values if not math.isnan(value)]
             table.iloc[i, j] = float(np.mean(known)) if known else math.nan
@@ -246,16 +275,34 @@ def _spearman(first: dict[str, float], second: dict[str, float]) -> float:
 
 
 def worst_images(series: Sequence[Series], count: int = 6) -> pd.DataFrame:
-    """Normal images with the highest and anomalous images with the lowest scores of each category, first seed."""
+    """Normal units with the highest and anomalous units with the lowest scores of each category, first seed.
+
+    An object has the image id of the photo to show (:meth:`Units.telling`), and its name in the column ``object``.
+    """
     rows: list[dict[str, object]] = []
     for entry in series:
         for category, result in (entry.finished or entry.jobs)[0].results.items():
-            for kind, label, sign in (("false alarm", 0, -1), ("miss", 1, 1)):
-                images = [image for image in result.images if image.label == label]
-                for rank, image in enumerate(sorted(images, key=lambda i: (sign * i.score, i.image_id))[:count], 1):
+            units, scores = result.units, [image.score for image in result.images]
+            for kind, label in (("false alarm", 0), ("miss", 1)):
+                for rank, number in enumerate(units.worst(label, count), 1):
+                    image = result.images[units.telling(number, scores)]
                     shown = {"category": category, "kind": kind, "rank": rank, "image_id": image.image_id}
-                    rows.append({**_labels(entry), **shown, "defect_type": image.defect_type, "score": image.score})
+                    if units.form_objects:
+                        shown["object"] = image.group
+                    more = {"defect_type": units.defect_type(number), "score": float(units.scores[number])}
+                    rows.append({**row_labels(entry), **shown, **more})
     return pd.DataFrame(rows)
+
+
+def score_table(entry: Series) -> pd.DataFrame:
+    """Category, label and score of every unit of a series, first seed."""
+    rows = [
+        {"category": category, "label": label, "score": score}
+        for category, result in (entry.finished or entry.jobs)[0].results.items()
+        for units in (result.units,)
+        for label, score in zip(units.labels, units.scores.tolist(), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["category", "label", "score"])
 
 
 def curves(entry: Series) -> pd.DataFrame:
@@ -272,7 +319,7 @@ def curves(entry: Series) -> pd.DataFrame:
     parts = []
     for name, ys in found.items():
         x = grid * FPR_LIMIT if name == "pixel_pro" else grid
-        parts.append(pd.DataFrame({**_labels(entry), "curve": name, "x": x, "y": np.mean(ys, axis=0)}))
+        parts.append(pd.DataFrame({**row_labels(entry), "curve": name, "x": x, "y": np.mean(ys, axis=0)}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -280,10 +327,10 @@ def _category_curves(
     job: Job, category: str, result: CategoryResult, grid: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
     curves: dict[str, NDArray[np.float64]] = {}
-    labelled = sorted((image.score, image.label) for image in result.images if image.label is not None)
-    truth = np.array([label == 1 for _, label in labelled])
+    units = result.units
+    order = np.argsort(units.scores[units.labelled], kind="stable")
+    truth, values = units.truth[order] == 1, units.scores[units.labelled][order]
     if truth.any() and not truth.all():
-        values = np.array([score for score, _ in labelled])
         starts = np.flatnonzero(np.diff(values, prepend=-np.inf) != 0)
         positive, negative = (np.add.reduceat(part.astype(float), starts)[None] for part in (truth, ~truth))
         curve = binned.curves(binned.Counts(positive, negative, np.ones(len(starts), bool)))

@@ -50,14 +50,15 @@ class BoundMethod:
         """Scores and maps of images that are one batch of one category.
 
         Args:
-            images: PIL images or paths, or an already normalised float tensor (B, 3, S, S).
+            images: PIL images or paths, or an already normalised float tensor (B, 3, S, S) on any device.
             class_name: the noun for prompts, put in as it is ("metal nut").
             is_texture: a surface rather than an object; some prompt ensembles differ.
             image_ids: names that seed whatever is random inside a method; by default the position in the list.
             references: normal images of the category, for few-shot methods.
 
         Returns:
-            ``scores`` (B,) and ``maps`` (B, S, S), float32; larger is more anomalous.
+            ``scores`` (B,) and ``maps`` (B, S, S), float32 on the CPU, whatever the encoder's device; larger is more
+            anomalous.
 
         Raises:
             UserError: no image, or a file that cannot be read.
@@ -77,7 +78,7 @@ class BoundMethod:
             self.method.take_references(self.encoder.encode(self._pixels(references), self._request))
         predictions = [self.method.predict(self.encoder.encode(self._pixels(images), self._request, image_ids))]
         (final,) = self.method.finalize(predictions)
-        return Prediction(scores=final.scores.float(), maps=final.maps.float())
+        return Prediction(scores=final.scores.float().cpu(), maps=final.maps.float().cpu())
 
     def _pixels(self, images: Images) -> Tensor:
         if isinstance(images, Tensor):

@@ -1,15 +1,18 @@
-"""Resampling the images of a category, and every metric of every resample in a few matrix products.
+"""Resampling the units of a category, and every metric of every resample in a few matrix products.
 
-Images are drawn with replacement, normal and anomalous ones (and those without a label) each among themselves, so that
-every resample has as many of each as the category. The draw is seeded by dataset and category: two methods on the same
-images see the same resamples, and the difference of their replicates is a paired bootstrap.
+A unit is an object with all its photos, or a photo that stands alone (:mod:`zsad_bench.units`). Units are drawn with
+replacement, normal and anomalous ones (and those without a label) each among themselves, so that every resample has as
+many of each as the category. Image and pixel metrics see the same draw: a drawn object brings the pixels of all its
+photos, which are not independent of each other. The draw is seeded by the category and its units and by nothing else:
+two methods on the same units see the same resamples, whatever the dataset is called and whichever results folders they
+lie in, and the difference of their replicates is a paired bootstrap.
 
-Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 (resampling) and 13 (percentiles).
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 (resampling) and 13 (percentiles);
+Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8 (resampling whole clusters).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 from zsad_bench import binned
 from zsad_bench.seeds import named_seed
 from zsad_bench.summaries import PixelSummary
+from zsad_bench.units import Units
 
 RESAMPLES = 1000
 BOOTSTRAPPED = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
@@ -33,7 +37,8 @@ class Replicates:
     """Metrics of every resample of a category.
 
     Attributes:
-        images: hash of the image ids and labels; replicates of two methods are paired only if it is the same.
+        images: key of the units (photos, labels and objects); replicates of two methods are paired only if it is the
+            same.
         values: (RESAMPLES, len(BOOTSTRAPPED)) fractions, NaN where undefined.
     """
 
@@ -58,7 +63,7 @@ class Replicates:
 
 
 def resample_weights(labels: Sequence[int | None], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """(resamples, n) how often each image is drawn; every label keeps its number of images."""
+    """(resamples, n) how often each unit is drawn; every label keeps its number of units."""
     random = np.random.default_rng(seed)
     strata = np.array([-1 if label is None else label for label in labels])
     weights = np.zeros((resamples, len(strata)))
@@ -68,42 +73,31 @@ def resample_weights(labels: Sequence[int | None], seed: int, resamples: int = R
     return weights
 
 
-def bootstrap(
-    dataset: str,
-    category: str,
-    image_ids: Sequence[str],
-    labels: Sequence[int | None],
-    scores: NDArray[np.floating],
-    summary: PixelSummary | None,
-) -> Replicates:
+def bootstrap(category: str, units: Units, summary: PixelSummary | None) -> Replicates:
     """All metrics of `RESAMPLES` resamples of one category.
 
-    Image metrics are exact. Pixel metrics come from the summary; NaN without one. The order of the images is of no
-    importance: they are sorted by id first.
+    Image metrics are exact. Pixel metrics come from the summary; NaN without one. The order of the photos is of no
+    importance: units are ordered by name.
+
+    Args:
+        category: its name.
+        units: of the category.
+        summary: of photos that are all in ``units``.
     """
-    order = sorted(range(len(image_ids)), key=lambda index: image_ids[index])
-    ids, known = [image_ids[index] for index in order], [labels[index] for index in order]
-    weights = resample_weights(known, named_seed(0, dataset, category, "bootstrap"))
-    position = {image_id: index for index, image_id in enumerate(ids)}
-    pixel = None if summary is None else weights[:, [position[image_id] for image_id in summary.image_ids]]
+    weights = resample_weights(units.labels, named_seed(0, category, units.key, "bootstrap"))
     values = np.full((RESAMPLES, len(BOOTSTRAPPED)), np.nan)
-    if {0, 1} <= set(known):
-        values[:, :3] = image_replicates(np.asarray(scores, np.float64)[order], known, weights)
-    if summary is not None and pixel is not None:
-        values[:, 3:] = pixel_replicates(summary, pixel)
-    return Replicates(images_hash(ids, known), values)
-
-
-def images_hash(image_ids: Sequence[str], labels: Sequence[int | None]) -> str:
-    """Which images a category has, whatever their order."""
-    lines = sorted(f"{image_id}|{label}" for image_id, label in zip(image_ids, labels, strict=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    if {0, 1} <= set(units.labels):
+        values[:, :3] = image_replicates(units.scores.astype(np.float64), units.labels, weights)
+    if summary is not None:
+        drawn = weights[:, [units.of_photo[image_id] for image_id in summary.image_ids]]
+        values[:, 3:] = pixel_replicates(summary, drawn)
+    return Replicates(units.key, values)
 
 
 def image_replicates(
     scores: NDArray[np.float64], labels: Sequence[int | None], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(S, 3) AUROC, AP and F1-max of image scores under weights (S, n); images without a label are left out."""
+    """(S, 3) AUROC, AP and F1-max of scores (n,) under weights (S, n); units without a label are left out."""
     labelled = np.array([index for index, label in enumerate(labels) if label is not None])
     truth = np.array([labels[index] == 1 for index in labelled])
     order = np.argsort(scores[labelled], kind="stable")

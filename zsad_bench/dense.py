@@ -53,7 +53,7 @@ class Tower:
     def embed(self, images: Tensor) -> Tensor:
         """Tokens h_0 = ln_pre([class; patches] + positions): (B, 3, H, W) -> (B, 1 + N, width)."""
         visual = self.visual
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)
+        patches = embed_patches(visual.conv1, images)
         class_token = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
         tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
         return visual.ln_pre(tokens)
@@ -68,6 +68,26 @@ class Tower:
         if tap.projected:
             return self.project(tokens)
         return layer_norm(self.visual.ln_post, tokens) if tap.normed else tokens
+
+
+def embed_patches(conv: torch.nn.Conv2d, images: Tensor) -> Tensor:
+    """Patch embedding of images (B, 3, H, W): (B, N, width), row-major."""
+    if images.device.type == "cuda" and images.dtype == torch.float32:
+        return patch_products(conv, images)
+    return conv(images).flatten(2).transpose(1, 2)
+
+
+def patch_products(conv: torch.nn.Conv2d, images: Tensor) -> Tensor:
+    """The same as a matrix product.
+
+    CUDA rounds the factors of float32 convolutions to TF32 (10 bits of mantissa) unless a global switch forbids it,
+    those of products it does not; and where kernel and stride are equal the two are one sum.
+    """
+    height, width = conv.weight.shape[2:]
+    rows, columns = images.shape[2] // height, images.shape[3] // width
+    cut = images[:, :, : rows * height, : columns * width].unflatten(3, (columns, width)).unflatten(2, (rows, height))
+    patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return torch.nn.functional.linear(patches, conv.weight.flatten(1), conv.bias)
 
 
 def _origin(tap: Tap, stream: Stream) -> int:

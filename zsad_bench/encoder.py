@@ -51,7 +51,7 @@ class Encoder(ABC):
 
     def __init__(self, plan: EncoderPlan) -> None:
         self.plan = plan
-        self.texts = TextCache(self)
+        self.texts = TextCache(self, plan.device)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -95,7 +95,13 @@ class Encoder(ABC):
     def encode(self, pixels: Tensor, request: FeatureRequest, image_ids: Sequence[str] = ()) -> FeatureBatch:
         """Everything ``request`` asks for, for normalised pixels (B, 3, S, S), chunk by chunk.
 
-        Features are float32 tensors whose values are rounded to ``feature_bits``.
+        Features are float32 tensors on the encoder's device, whose values are rounded to ``feature_bits``. They are
+        made in inference mode: autograd takes them only after ``clone()`` outside of it.
+
+        Args:
+            pixels: on any device.
+            request: what is wanted.
+            image_ids: names of the images; by default their positions.
 
         Raises:
             ValueError: pixels of another shape, taps outside the tower, windows larger than the grid.
@@ -104,7 +110,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings (n, D) float32, not normalised."""
+        """Text embeddings (n, D) float32 on the encoder's device, not normalised."""
 
 
 class ClipEncoder(Encoder):
@@ -137,10 +143,13 @@ class ClipEncoder(Encoder):
         ids = tuple(image_ids) or tuple(str(index) for index in range(len(pixels)))
         parts = self.chunks.run(lambda part: self._encode_chunk(pixels[part], request, ids[part]), len(pixels))
         batch = FeatureBatch.concatenate(parts)
-        return replace(batch, pixels=pixels, encode=self.encode) if request.pixels else batch
+        if not request.pixels:
+            return batch
+        return replace(batch, pixels=pixels.to(self.device, torch.float32), encode=self.encode)
 
     def _encode_chunk(self, pixels: Tensor, request: FeatureRequest, image_ids: tuple[str, ...]) -> FeatureBatch:
-        images = self._to_device(pixels)
+        pixels = pixels.to(self.device)
+        images = self._as_input(pixels)
         resolved = {tap: tap.resolve(self.spec.n_blocks) for tap in request.taps}
         class_tokens, taken = self._walk(images, tuple(sorted(set(resolved.values()), key=repr)))
         windows = dense.window_forward(self.tower, images, self.spec.grid, request.windows) if request.windows else {}
@@ -155,8 +164,8 @@ class ClipEncoder(Encoder):
             views={**({0: class_tokens} if 0 in request.views else {}), **self._views(pixels, request.views)},
         )
 
-    def _to_device(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.plan.device, PRECISIONS[self.plan.precision])
+    def _as_input(self, pixels: Tensor) -> Tensor:
+        return pixels.to(PRECISIONS[self.plan.precision])
 
     def _views(self, pixels: Tensor, views: Sequence[int]) -> dict[int, Tensor]:
         """Class tokens (B, D) of the augmented views of a chunk, as many views at a time as fill a chunk.
@@ -170,7 +179,7 @@ class ClipEncoder(Encoder):
         for group in (derived[start : start + at_once] for start in range(0, len(derived), at_once)):
             if set(group).isdisjoint(views):
                 continue
-            images = self._to_device(augmented_views(pixels.float(), group).flatten(0, 1))
+            images = self._as_input(augmented_views(pixels.float(), group).flatten(0, 1))
             encoded = self._rounded(self._walk(images, ())[0]).unflatten(0, (len(pixels), len(group)))
             found = zip(group, encoded.unbind(dim=1), strict=True)
             tokens |= {view: vectors for view, vectors in found if view in views}
@@ -179,7 +188,9 @@ class ClipEncoder(Encoder):
     def _rounded(self, features: Tensor) -> Tensor:
         """Float32 with values that the storage type holds exactly."""
         stored = features.to(self.plan.storage)
-        if not torch.isfinite(stored).all() and torch.isfinite(features).all():
+        # Only float16 has a smaller range; the question makes the host wait for the device.
+        narrow = self.plan.storage is torch.float16
+        if narrow and not torch.isfinite(stored).all() and torch.isfinite(features).all():
             raise UserError(
                 f"encoder.feature_bits={self.plan.feature_bits}: {self.spec.name} has a feature that is too large for "
                 "16 bits; use encoder.feature_bits=32"
@@ -268,9 +279,10 @@ def load_encoder(
 
     Args:
         model: an open_clip model name, or the path of a model config JSON.
-        pretrained: an open_clip tag, the path of a ``.pt`` or ``.safetensors`` file, or None for random weights.
+        pretrained: an open_clip tag, the path of a weights file of any form that
+            :func:`~zsad_bench.state_dicts.read_state` reads, or None for random weights.
         image_size: side of the square input in pixels, a multiple of the patch size; None is the model's own. Position
-            embeddings are interpolated.
+            embeddings are interpolated, in float32 whatever the type of the weights and the precision are.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. ``auto`` takes what is fastest here,
             see :mod:`zsad_bench.precision`. Features come out as float32.

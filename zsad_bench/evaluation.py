@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,42 +13,32 @@ from zsad_bench.data import Dataset, Sample
 from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
 from zsad_bench.preprocess import Geometry, mask_to_array
 from zsad_bench.stacks import Chosen, ReadOnDemand, Stack
+from zsad_bench.units import OBJECTS_NOTE, units_of
 
-T = TypeVar("T", np.float32, np.int64)
 _EMPTY = -1
 Evaluated = tuple[dict[str, float], list[str]]
 
 
 def evaluate_images(samples: Sequence[Sample], scores: NDArray[np.float32]) -> Evaluated:
-    """Image-level metrics over the labelled images; all NaN unless both classes are present.
+    """Image-level metrics over the labelled units of :func:`units_of`; all NaN unless both classes are present.
 
     With one class only AUROC has no value, and AP and F1-max are 1 or 0 whatever the method does, so none is reported.
     """
-    labelled = [index for index, sample in enumerate(samples) if sample.label is not None]
-    labels = np.array([samples[index].label for index in labelled], dtype=np.int64)
-    kept = scores[labelled]
+    units = units_of(samples, scores)
+    labels, unknown = units.truth, len(units) - len(units.labelled)
+    unit = "object" if units.form_objects else "image"
     notes = []
-    if 0 < len(labelled) < len(samples):
-        notes.append(f"{len(samples) - len(labelled)} images without a label left out of image metrics")
-    groups = [samples[index].group or samples[index].image_id for index in labelled]
-    if len(set(groups)) < len(groups):
-        labels, kept = largest_of_groups(groups, labels), largest_of_groups(groups, kept)
-        notes.append(f"image metrics over {len(labels)} objects, each with the largest score of its photos")
+    if len(labels) and unknown:
+        notes.append(f"{unknown} {unit}s without a label left out of image metrics")
+    if units.form_objects:
+        notes.append(f"image metrics over {len(labels)} objects, {OBJECTS_NOTE}")
     if len(set(labels.tolist())) == 2:
-        return image_metrics(labels, kept), notes
-    reason = "no labels" if not labelled else "no anomalous image" if not labels.any() else "no normal image"
+        return image_metrics(labels, units.scores[units.labelled]), notes
+    reason = "no labels" if not len(labels) else f"no anomalous {unit}" if not labels.any() else f"no normal {unit}"
     return dict.fromkeys(("image_auroc", "image_ap", "image_f1max"), math.nan), [
         *notes,
         f"image metrics undefined: {reason}",
     ]
-
-
-def largest_of_groups(groups: Sequence[str], values: NDArray[T]) -> NDArray[T]:
-    """The largest of the values (n,) of each group, in the order in which the groups begin."""
-    _, first, numbers = np.unique(np.array(groups), return_index=True, return_inverse=True)
-    largest = values[first]
-    np.maximum.at(largest, numbers, values)
-    return largest[np.argsort(first)]
 
 
 class Masks(ReadOnDemand[NDArray[np.bool_] | None]):

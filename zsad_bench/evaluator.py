@@ -181,7 +181,7 @@ class Evaluator:
         left_out = [f"left out: {error}" for error in features.unreadable.values()]
         notes = [*left_out, *self._batch_notes(batches, len(readable)), *notes]
         images = [
-            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number)
+            ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), number, sample.group)
             for sample, score, number in zip(predicted.samples, final_scores, _numbers(batches), strict=True)
         ]
         result = CategoryResult(
@@ -240,7 +240,10 @@ class Evaluator:
     def _keep(
         self, category: str, prediction: Prediction, maps: Stack[np.float32], count: int | None = None
     ) -> NDArray[np.float32]:
-        """Add the maps of the first ``count`` images (all by default) to ``maps``; their scores (count,)."""
+        """Add the maps of the first ``count`` images (all by default) to ``maps``; their scores (count,).
+
+        Here, and only here, results leave the device.
+        """
         scores = prediction.scores[:count].float().cpu().numpy()
         fresh = prediction.maps[:count].float().cpu().numpy()
         if not np.isfinite(scores).all() or not np.isfinite(fresh).all():

@@ -60,7 +60,7 @@ def split(batch: FeatureBatch, names: Sequence[str], n_blocks: int) -> dict[str,
 def assemble(
     items: Mapping[str, Tensor], request: FeatureRequest, spec: EncoderSpec, image_ids: Sequence[str]
 ) -> FeatureBatch:
-    """The batch that ``request`` asked for, from its parts (float32)."""
+    """The batch that ``request`` asked for, from its parts (float32), which lie on one device."""
     return FeatureBatch(
         image_ids=tuple(image_ids),
         class_tokens=items[CLASS],
@@ -72,6 +72,6 @@ def assemble(
     )
 
 
-def stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Parts of single images as parts of a batch, in float32."""
-    return {name: torch.stack([row[name] for row in rows]).float() for name in rows[0]}
+def stack(rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    """Stored parts of single images as parts of a batch on a device, in float32; they move as 16 bits if stored so."""
+    return {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}

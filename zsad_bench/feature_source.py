@@ -48,7 +48,7 @@ class CategoryFeatures(ABC):
 
     @abstractmethod
     def batches(self, batches: Sequence[Sequence[Sample]]) -> Iterator[FeatureBatch]:
-        """The features of batch after batch of readable images.
+        """The features of batch after batch of readable images, on the encoder's device wherever they come from.
 
         Raises:
             UnreadableImage: an image that can no longer be read; names the file.
@@ -274,7 +274,7 @@ class _StoredFeatures(CategoryFeatures):
         for batch in batches:
             features = self._gather(batch)
             if loader is not None:
-                pixels = encoder.normalise(next(loader).pixels)
+                pixels = encoder.normalise(next(loader).pixels).to(encoder.device)
                 features = replace(features, pixels=pixels, encode=self.encode_derived)
             yield features
 
@@ -285,7 +285,14 @@ class _StoredFeatures(CategoryFeatures):
         found = [row for row in rows if row is not None]
         if len(found) < len(rows):
             return self._encode_again(batch)
-        return assemble(stack(found), self.request, self.source.encoder.spec, [sample.image_id for sample in batch])
+        return self._assemble(found, self.request, [sample.image_id for sample in batch])
+
+    def _assemble(
+        self, rows: Sequence[Mapping[str, Tensor]], request: FeatureRequest, names: Sequence[str]
+    ) -> FeatureBatch:
+        """Stored rows as a batch on the encoder's device."""
+        encoder = self.source.encoder
+        return assemble(stack(rows, encoder.device), request, encoder.spec, names)
 
     def _encode_again(self, samples: Sequence[Sample]) -> FeatureBatch:
         self.source.require_encoding(f"{self.category}: stored features were damaged or removed")
@@ -302,14 +309,17 @@ class _StoredFeatures(CategoryFeatures):
             return self.source.encoder.encode(self.source.encoder.normalise(loaded.pixels), self.request, names)
 
     def encode_derived(self, pixels: Tensor, request: FeatureRequest) -> FeatureBatch:
-        """Features of images that a method made (B, 3, S, S), known again by their pixels."""
+        """Features of images that a method made (B, 3, S, S), known again by their pixels.
+
+        Naming them takes one copy of the pixels to the host; without a store there is none.
+        """
         place = f"{self.source.encoder.plan.key}/{_DERIVED}/{safe_name(self.source.dataset.name)}"
-        keys = [hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest() for image in pixels.float()]
+        keys = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels.float().cpu().numpy()]
         items = items_of(request, self.blocks)
         names = [str(number) for number in range(len(pixels))]
         rows = self.store.get(place, keys, list(items))
         if all(row is not None for row in rows):
-            return assemble(stack([row for row in rows if row is not None]), request, self.source.encoder.spec, names)
+            return self._assemble([row for row in rows if row is not None], request, names)
         self.source.require_encoding(f"{self.category}: features of derived images are not stored")
         batch = self.source.encoder.encode(pixels, request, names)
         self._put(place, keys, split(batch, list(items), self.blocks))

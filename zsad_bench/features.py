@@ -110,7 +110,7 @@ class FeatureRequest:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Features of the images of one batch, all of one category, in float32.
+    """Features of the images of one batch, all of one category, in float32, all on one device.
 
     Attributes:
         image_ids: one id per image, unique in the dataset.
@@ -137,6 +137,22 @@ class FeatureBatch:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features lie: what a method makes belongs there too."""
+        return self.class_tokens.device
+
+    def to(self, device: torch.device) -> FeatureBatch:
+        """The same features on a device; what lies there is not copied."""
+        return replace(
+            self,
+            class_tokens=self.class_tokens.to(device),
+            tokens={tap: tokens.to(device) for tap, tokens in self.tokens.items()},
+            windows={side: vectors.to(device) for side, vectors in self.windows.items()},
+            views={view: vectors.to(device) for view, vectors in self.views.items()},
+            pixels=None if self.pixels is None else self.pixels.to(device),
+        )
 
     @property
     def nbytes(self) -> int:

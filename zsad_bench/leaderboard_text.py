@@ -153,6 +153,6 @@ def _explanation(options: BoardOptions) -> str:
     within: Sequence[str] = list(dict.fromkeys([*ALWAYS, *options.group]))
     return (
         f"Percent, mean over categories. Ranked by {options.metric} within {', '.join(within)}. Best of a group bold, "
-        "second underlined. Intervals: bootstrap over images. Images per second: encoder and method. Memory in MiB. "
-        "Difference: ours minus published, in points."
+        "second underlined. Intervals: bootstrap over images, or objects. Images per second: encoder and method. "
+        "Memory in MiB. Difference: ours minus published, in points."
     )

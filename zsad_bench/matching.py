@@ -5,7 +5,7 @@ vectors the Euclidean distance is 2 sqrt(d), so both order neighbours alike (:fu
 
 The distances of all patches of all images to each other would be 300 GB for 200 images of 37 x 37 patches. They are
 never held: similarities are computed block by block and each block is reduced at once to one number per query patch and
-reference image.
+reference image. Everything is computed where the features lie; how large a block is there, ``core/devices.py`` says.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad_bench.core.devices import blocks_for
 from zsad_bench.errors import UserError
 
-# Similarities held at a time (16 MB), and distances to reference images held at a time (256 MB).
-BLOCK = 1 << 22
+# Distances to reference images held at a time (256 MB), the same on every device, because it decides in what type they
+# are computed.
 TABLE = 1 << 26
 # A dot product of unit vectors in float32 is wrong by up to 5e-7: below it two patches count as identical, otherwise
 # the square root in the Euclidean distance would blow rounding up to 1e-3.
@@ -96,7 +97,7 @@ def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) 
     bias = None if penalty is None else -2 * penalty.flatten()
     nearest_similarity = [
         _similarity(rows, patches, bias).unflatten(1, references.shape[:2]).amax(dim=-1)
-        for rows in flat.split(max(1, BLOCK // patches.shape[1]))
+        for rows in flat.split(max(1, blocks_for(flat.device).similarities // patches.shape[1]))
     ]
     return distance_of(torch.cat(nearest_similarity)).unflatten(0, queries.shape[:-1])
 
@@ -113,10 +114,11 @@ def nearest_mutual(features: Tensor, penalty: Tensor | None = None) -> Tensor:
     """
     count, patches = features.shape[:2]
     similarity = features.new_full((count, patches, count), -torch.inf)
-    images_per_block = max(1, BLOCK // patches**2)
+    images_per_block = max(1, blocks_for(features.device).similarities // patches**2)
     for image in range(count - 1):
-        for others in torch.arange(image + 1, count).split(images_per_block):
-            block = (features[image] @ features[others].flatten(0, 1).T).unflatten(1, (len(others), patches))
+        for start in range(image + 1, count, images_per_block):
+            others = slice(start, min(start + images_per_block, count))
+            block = (features[image] @ features[others].flatten(0, 1).T).unflatten(1, (-1, patches))
             if penalty is None:
                 similarity[image][:, others] = block.amax(dim=2)
                 similarity[others, :, image] = block.amax(dim=0)

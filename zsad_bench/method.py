@@ -1,4 +1,18 @@
-"""The contract of a method plugin: features of one batch in, image scores and anomaly maps out."""
+"""The contract of a method plugin: features of one batch in, image scores and anomaly maps out.
+
+Where things lie. Whatever a method is given lies on the encoder's device: features (encoded now or stored before),
+text embeddings, references, pixels, and the masks of a training. Whatever it makes is made there (``x.new_zeros``,
+``torch.zeros(..., device=batch.device)``), in float32 or lower, because Apple's GPUs have no float64. Scores and maps
+leave the device once, in the engine, so :meth:`Method.predict` reads no value back: no ``.item()``, ``.tolist()``,
+``.numpy()``, ``.cpu()``, ``float(x)`` or ``if x > y`` of a tensor. What the host decides (an order, a choice, a size)
+it draws from :meth:`Method.random`; random tensors are drawn on the CPU and moved (:mod:`zsad_bench.core.draws`), so
+that results do not depend on the device. :meth:`Method.prepare`, which runs once a category, may go to the host for a
+library that knows no devices, but what it keeps lies on the device again.
+
+Features are made in inference mode, and autograd takes no such tensors. A method that fits something to them does so
+under ``torch.inference_mode(False), torch.enable_grad()`` on a ``clone()`` made there; text that enters the loss is
+prepared under ``torch.inference_mode(False)`` too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +35,7 @@ Setting = Literal["single", "batch", "transductive", "few_shot", "auxiliary"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Result of one batch.
+    """Result of one batch, on the device of its features until the engine takes it.
 
     Attributes:
         scores: (B,) float32, larger is more anomalous.
@@ -84,12 +99,22 @@ class Method(ABC):
         return self.variant
 
     def generator(self, *names: str) -> torch.Generator:
-        """Random numbers for an image (or a group of images), whatever was computed before it.
+        """Random tensors for an image (or a group of images), whatever was computed before it.
+
+        It is a generator of the CPU on every device; :mod:`zsad_bench.core.draws` moves what it draws.
 
         Args:
             *names: image ids; the same names and job seed give the same numbers.
         """
         return torch.Generator().manual_seed(named_seed(self.seed, *names))
+
+    def random(self, *names: str) -> np.random.Generator:
+        """Random decisions of the host for an image (or a group of images): an order, a choice, a size.
+
+        Args:
+            *names: as in :meth:`generator`.
+        """
+        return np.random.default_rng(named_seed(self.seed, *names))
 
     @abstractmethod
     def request(self) -> FeatureRequest:
@@ -109,6 +134,8 @@ class Method(ABC):
 
     def finalize(self, predictions: Sequence[Prediction]) -> Iterable[Prediction]:
         """Adjust the predictions of a whole category; only methods of setting ``transductive`` may use this.
+
+        The engine gives them after they left the device, so they lie on the CPU; compute wherever they are.
 
         Maps may lie on disk: each prediction is read whenever it is asked for, so go through them one by one, and give
         the new ones one by one (a generator) to keep the memory independent of the number of images.

@@ -1,7 +1,8 @@
-"""From scores to a yes or no: thresholds estimated on half of the images, tested on the other half.
+"""From scores to a yes or no: thresholds estimated on half of the units, tested on the other half.
 
-Kept apart from the ranking metrics, which need no threshold. The halves are drawn per dataset and category, both
-classes in the same proportion, so that all methods are judged on the same images.
+A unit is an image, or an object with all its photos (:mod:`zsad_bench.units`). Kept apart from the ranking metrics,
+which need no threshold. The halves are seeded by the category and its units, with both classes in the same proportion,
+so that all methods with the same units are judged on the same ones.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from zsad_bench.seeds import named_seed
-from zsad_bench.series import Series
+from zsad_bench.series import Series, row_labels
 
 RULES = {"f1max": None, "fpr01": 0.01, "fpr05": 0.05}
 """Name of a rule, and the false positive rate that it allows; None stands for the largest F1."""
@@ -25,13 +26,13 @@ COLUMNS = ("threshold", "fpr", "recall", "precision", "f1")
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and what it does to images that it was not chosen on.
+    """A threshold and what it does to units that it was not chosen on.
 
     Attributes:
-        threshold: images with this score or more are called anomalous.
+        threshold: units with this score or more are called anomalous.
         fpr, recall, precision, f1: on the other half; NaN where undefined.
-        n_estimate, n_test: images of the two halves.
-        normal_estimate: normal images of the first half; a false positive rate below 1 / this cannot be estimated.
+        n_estimate, n_test: units of the two halves.
+        normal_estimate: normal units of the first half; a false positive rate below 1 / this cannot be estimated.
     """
 
     threshold: float
@@ -45,7 +46,7 @@ class OperatingPoint:
 
 
 def choose_threshold(labels: NDArray[np.bool_], scores: NDArray[np.float64], fpr: float | None) -> float:
-    """Threshold on given images: the one of the largest F1, or the smallest that keeps the false positive rate.
+    """Threshold on given units: the one of the largest F1, or the smallest that keeps the false positive rate.
 
     Args:
         labels: (n,) True for anomalous; at least one of each.
@@ -64,7 +65,7 @@ def choose_threshold(labels: NDArray[np.bool_], scores: NDArray[np.float64], fpr
 
 
 def operating_point(labels: Sequence[int], scores: NDArray[np.float64], rule: str, seed: int) -> OperatingPoint | None:
-    """Estimate on one half of the images, test on the other; None if a half lacks a class.
+    """Estimate on one half of the units, test on the other; None if a half lacks a class.
 
     Raises:
         KeyError: an unknown rule.
@@ -104,22 +105,17 @@ def operating_points(series: Sequence[Series]) -> pd.DataFrame:
     rows = []
     for entry in series:
         job = (entry.finished or entry.jobs)[0]
+        units = {category: result.units for category, result in job.results.items()}
+        seeds = {category: named_seed(0, category, known.key, "halves") for category, known in units.items()}
         for rule in RULES:
             found = []
-            for category, result in job.results.items():
-                images = [image for image in result.images if image.label is not None]
-                seed = named_seed(0, job.info.dataset, category, "halves")
-                scores = np.array([image.score for image in images])
-                point = operating_point([image.label or 0 for image in images], scores, rule, seed)
+            for category, known in units.items():
+                scores = known.scores[known.labelled].astype(np.float64)
+                point = operating_point(known.truth.tolist(), scores, rule, seeds[category])
                 if point is not None:
                     found.append(point)
-                    rows.append({**_labels(entry), "category": category, "rule": rule, **vars(point)})
+                    rows.append({**row_labels(entry), "category": category, "rule": rule, **vars(point)})
             if job.complete and len(found) == len(job.results) > 1:
                 means = {name: float(np.mean([getattr(point, name) for point in found])) for name in COLUMNS[1:]}
-                rows.append({**_labels(entry), "category": "mean", "rule": rule, **means})
+                rows.append({**row_labels(entry), "category": "mean", "rule": rule, **means})
     return pd.DataFrame(rows)
-
-
-def _labels(entry: Series) -> dict[str, object]:
-    info = entry.info
-    return {"dataset": info.dataset, "method": entry.name, "batch_size": info.batch_size, "encoder": info.encoder}

@@ -7,6 +7,7 @@ says, so that figures survive a black and white printer.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 
 from zsad_bench.core.names import batch_size_order
 from zsad_bench.results import METRIC_NAMES, atomic_path, write_atomic
+from zsad_bench.series import section_title
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#000000")
 MARKERS = "osD^vP*X"
 _LONGEST_LABEL = 40
+_LONGEST_TITLE = 80
 _LETTER = 0.085  # inches, on average
 LINES = ("-", "--", "-.", ":")
 HEAT = "viridis"
@@ -100,11 +103,13 @@ def batch_size_axis(axes: Axes, sizes: Sequence[object]) -> None:
     axes.set_xlabel("batch size (images of a category seen together)")
 
 
-def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
+def batch_size_figure(table: pd.DataFrame, metric: str, units: str = "images") -> Figure:
     """A metric against batch size, a line per method with its 95 % interval; a method with one point is a level.
 
     Args:
-        table: of :func:`zsad_bench.analysis.by_batch_size`, one dataset.
+        table: of :func:`zsad_bench.analysis.by_batch_size`, one dataset and protocol.
+        metric: to show.
+        units: what the intervals are over.
     """
     shown = table[(table["metric"] == metric) & table["value"].notna()]
     with style():
@@ -121,7 +126,7 @@ def batch_size_figure(table: pd.DataFrame, metric: str) -> Figure:
             _line(axes, shifted, value, errors, str(method), looks)
         batch_size_axis(axes, sizes)
         axes.set_ylabel(f"{METRIC_NAMES[metric]}, %")
-        axes.set_title(titled(shown, "bars: 95 % interval over images"))
+        axes.set_title(titled(shown, f"bars: 95 % interval over {units}"))
         legend(axes, len(looks))
     return made
 
@@ -150,9 +155,22 @@ def _line(
 
 
 def titled(table: pd.DataFrame, more: str = "") -> str:
-    """The dataset of a table, with a remark."""
-    dataset = short(table["dataset"].iloc[0]) if len(table) else ""
-    return f"{dataset} ({more})" if more else dataset
+    """The dataset of a table, its protocol unless that is the standard one, and a remark.
+
+    Raises:
+        ValueError: rows of several datasets or protocols, which no figure may put together.
+    """
+    keys = table[[name for name in ("dataset", "protocol") if name in table]].drop_duplicates()
+    if len(keys) > 1:
+        raise ValueError(f"rows of several datasets or protocols: {keys.to_numpy().tolist()}")
+    dataset, protocol = ([*keys.to_numpy().ravel().tolist(), "standard"] if len(keys) else ["", "standard"])[:2]
+    title = section_title(short(dataset), str(protocol))
+    return wrapped(f"{title} ({more})" if more else title)
+
+
+def wrapped(title: str) -> str:
+    """A title in as many lines as it needs."""
+    return textwrap.fill(title, _LONGEST_TITLE, break_on_hyphens=False)
 
 
 def legend(axes: Axes, entries: int) -> None:
@@ -210,7 +228,7 @@ def size_figure(table: pd.DataFrame) -> Figure:
         axes.set_ylim(0, None)
         axes.set_xlabel("area of the defect, share of the image")
         axes.set_ylabel("AUPRO over these regions, %")
-        axes.set_title(titled(table, "bars: 1.96 standard errors over regions"))
+        axes.set_title(titled(table, "bars: 1.96 standard errors"))
         legend(axes, len(looks))
     return made
 
@@ -256,7 +274,7 @@ def heat_figure(table: pd.DataFrame, title: str, unit: str = "%", scale: float =
         bar = made.colorbar(image, ax=axes, pad=0.02, fraction=0.05)
         bar.outline.set_visible(False)
         bar.set_label(unit)
-        axes.set_title(title)
+        axes.set_title(wrapped(title))
     return made
 
 
@@ -264,7 +282,7 @@ def distribution_figure(images: pd.DataFrame, title: str) -> Figure:
     """Image scores of normal and anomalous images, a panel per category.
 
     Args:
-        images: rows of ``images.csv`` of one job.
+        images: of :func:`zsad_bench.analysis.score_table`.
     """
     categories = sorted(images["category"].unique())
     columns = min(4, max(1, len(categories)))
@@ -294,7 +312,7 @@ def distribution_figure(images: pd.DataFrame, title: str) -> Figure:
             axes.set_visible(False)
         if categories:
             panels[0].legend(fontsize=8.5, loc="upper right")
-        made.suptitle(title, x=0.01, ha="left", fontsize=11.5)
+        made.suptitle(wrapped(title), x=0.01, ha="left", fontsize=11.5)
         made.supxlabel("image score", fontsize=10)
         made.supylabel("images", fontsize=10)
     return made
@@ -304,7 +322,7 @@ def curves_figure(table: pd.DataFrame) -> Figure:
     """ROC and precision-recall of images, precision-recall and per-region overlap of pixels, methods overlaid.
 
     Args:
-        table: of :func:`zsad_bench.analysis.curves`, several methods, one dataset.
+        table: of :func:`zsad_bench.analysis.curves`, several methods, one dataset and protocol.
     """
     panels = [
         ("image_roc", "image ROC", "false positive rate", "recall"),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from zsad_bench.plots import COLOURS, figure, style
+from zsad_bench.plots import COLOURS, figure, style, wrapped
 from zsad_bench.statistics import RankTest
 
 
@@ -40,7 +40,7 @@ def critical_difference_figure(test: RankTest, title: str) -> Figure:
         )
         p = f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001"
         axes.set_title(
-            f"{title}: mean rank over {test.n_blocks} categories (Friedman {p})\n"
+            f"{wrapped(f'{title}: mean rank over {test.n_blocks} categories (Friedman {p})')}\n"
             f"bars join methods within the critical difference {test.critical_difference:.2f}",
             loc="center",
             fontsize=10.5,

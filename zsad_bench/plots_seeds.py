@@ -16,7 +16,7 @@ def seeds_figure(table: pd.DataFrame, metric: str) -> Figure:
     """The mean over categories of every seed as a point, their mean with one standard deviation as a bar.
 
     Args:
-        table: of one dataset.
+        table: of one dataset and protocol.
     """
     shown = table[(table["metric"] == metric) & table["value"].notna()]
     with style():

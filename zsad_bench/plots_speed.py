@@ -23,7 +23,7 @@ def speed_figure(table: pd.DataFrame, metric: str) -> Figure:
     """A metric against images per second, larger markers for larger batches; the Pareto front is ringed and joined.
 
     Args:
-        table: of one dataset.
+        table: of one dataset and protocol.
     """
     shown = table[table["value"].notna() & table["images_per_second"].notna()]
     with style():

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from zsad_bench.config import METHOD_CARD
 from zsad_bench.errors import UserError
@@ -28,9 +28,9 @@ def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
         UserError: the class is missing, refuses an argument, or is of another kind.
     """
     target = config["_target_"]
-    wanted = [str(name) for name in config if key != "method" or name not in METHOD_CARD]
+    arguments = {name: config[name] for name in config if name not in METHOD_CARD} if key == "method" else config
     try:
-        plugin = instantiate(OmegaConf.masked_copy(config, wanted), _convert_="object")
+        plugin = instantiate(arguments, _convert_="object")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from zsad_bench.blocks import Linear, can_pack
-
-# Products held at a time (2 MB): they are read and written many times, so they must stay in the cache of a CPU core.
-PRODUCTS = 1 << 19
+from zsad_bench.core.devices import blocks_for
 
 
 class Products:
@@ -45,7 +43,7 @@ class Products:
         The products come patch by patch: those of patch q with all others, then those of patch q + 1.
         """
         count, patches = self.tokens.shape[:2]
-        per_block = max(1, PRODUCTS // patches**2)
+        per_block = max(1, blocks_for(self.tokens.device).products // patches**2)
         for start in range(0, count, per_block):
             block = slice(start, min(start + per_block, count))
             if start:

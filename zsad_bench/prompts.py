@@ -136,6 +136,11 @@ class TextFeatures:
     abnormal: Tensor
     average: str = "unit"
 
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings lie, the encoder's device."""
+        return self.normal.device
+
     def vectors(self, average: str | None = None) -> Tensor:
         """Unit vectors (2, D) of the normal (row 0) and the abnormal state (row 1); ``average`` overrides the rule."""
         rule = average or self.average
@@ -158,15 +163,21 @@ class TextCache:
     A list is always encoded as a whole, so its embeddings do not depend, not even in the last bits, on what else was
     encoded before.
 
+    Args:
+        encoder: encodes what is not known.
+        device: where embeddings come out, whether they were encoded, kept in memory or read from disk; None leaves new
+            ones where the encoder makes them.
+
     Attributes:
         folder: where embeddings are kept between runs; None keeps them in memory only.
         may_encode: False refuses to encode lists that are not known.
     """
 
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: TextEncoder, device: torch.device | None = None) -> None:
         self.folder: Path | None = None
         self.may_encode = True
         self._encoder = encoder
+        self._device = device
         self._known: dict[str, Tensor] = {}
 
     def encode(self, prompts: list[str]) -> Tensor:
@@ -180,7 +191,7 @@ class TextCache:
             stored = None if self.folder is None else _read_embeddings(self.folder / f"{key}.safetensors", len(prompts))
             if stored is None:
                 stored = self._encode(prompts, key)
-            self._known[key] = stored
+            self._known[key] = stored if self._device is None else stored.to(self._device)
         return self._known[key]
 
     def _encode(self, prompts: list[str], key: str) -> Tensor:

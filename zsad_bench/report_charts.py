@@ -19,7 +19,7 @@ def batch_size_chart(table: pd.DataFrame) -> str:
     """Lines of every method and metric against batch size; each trace says in ``meta`` which metric it is.
 
     Args:
-        table: of :func:`zsad_bench.analysis.by_batch_size`, one dataset.
+        table: of :func:`zsad_bench.analysis.by_batch_size`, one dataset and protocol.
     """
     shown = table[table["value"].notna()]
     sizes = sorted(set(shown["batch_size"].tolist()), key=batch_size_order)
@@ -30,7 +30,7 @@ def category_chart(table: pd.DataFrame) -> str:
     """Dots of every method and metric for each category, with intervals.
 
     Args:
-        table: of :func:`zsad_bench.analysis.by_category`, one dataset.
+        table: of :func:`zsad_bench.analysis.by_category`, one dataset and protocol.
     """
     shown = table[table["value"].notna()]
     return _figure(shown, "category", sorted(set(shown["category"])), "category", "markers", 0.6)

@@ -18,12 +18,12 @@ from zsad_bench.operating_points import operating_points
 from zsad_bench.plots_ranks import critical_difference_figure
 from zsad_bench.plots_seeds import seeds_figure
 from zsad_bench.plots_speed import speed_figure
+from zsad_bench.report_sections import Section, coverage, report_sections
 from zsad_bench.results import METRIC_NAMES
 from zsad_bench.runs import Runs
-from zsad_bench.series import Series, group_series, largest_batches
+from zsad_bench.series import Series, group_series, largest_batches, section_title
 from zsad_bench.speed import EncoderTimes, build_speed, encoder_times
 from zsad_bench.statistics import RankTest, block_values, compare, rank_test, verdict
-from zsad_bench.tables import build_tables
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture of a category's worst images."""
+    """A picture of a category's worst images; ``section`` is the title of its dataset and protocol."""
 
     method: str
-    dataset: str
+    section: str
     category: str
     path: Path
 
@@ -79,108 +79,88 @@ def build_content(runs: Runs, options: BoardOptions) -> Content:
     series = [entry for entry in everything if options.keeps(entry.info)]
     board, times = build_board(series, options), encoder_times(everything)
     content = Content(runs, options, series, board, build_speed(everything, board), coverage(series))
-    for dataset in sorted({entry.info.dataset for entry in series}):
-        content.questions += _questions([entry for entry in series if entry.info.dataset == dataset], options, times)
+    for section in report_sections(series):
+        content.questions += _questions(section, options, times)
     content.sheets = _sheets(series)
     return content
 
 
-def coverage(series: Sequence[Series]) -> pd.DataFrame:
-    """Finished categories per method and (dataset, batch size); a cell that nobody started is ``missing``."""
-    rows = {
-        (entry.name, entry.info.encoder, f"{entry.info.dataset}, batch {entry.info.batch_size}"): entry.progress
-        for entry in sorted(series, key=lambda entry: (entry.info.dataset, entry.batch_order))
-    }
-    heads = list(dict.fromkeys(head for _, _, head in rows))
-    names = sorted({(name, encoder) for name, encoder, _ in rows})
-    cells = [
-        {"method": name, "encoder": encoder, **{head: rows.get((name, encoder, head), "missing") for head in heads}}
-        for name, encoder in names
-    ]
-    return pd.DataFrame(cells)
-
-
-def _questions(series: list[Series], options: BoardOptions, times: EncoderTimes) -> list[Question]:
-    """The questions of one dataset, in the order of the page."""
-    metric, dataset = options.metric, series[0].info.dataset
-    started = [entry for entry in series if any(job.results for job in entry.jobs)]
+def _questions(section: Section, options: BoardOptions, times: EncoderTimes) -> list[Question]:
+    """The questions of one dataset and protocol, in the order of the page."""
+    metric, started = options.metric, section.started
     entries = sorted(largest_batches(started), key=lambda entry: entry.label)
     return [
-        _batch_sizes(dataset, started, metric),
-        _compositions(dataset, started, metric),
-        _shares(dataset, started),
-        _speed(dataset, started, metric, times),
-        _comparisons(dataset, entries, metric),
-        _categories(dataset, entries, metric),
-        _defect_types(dataset, entries),
-        _defect_sizes(dataset, entries),
-        _distributions(dataset, entries),
-        _curves(dataset, entries),
-        _agreement(dataset, entries),
-        _thresholds(dataset, entries),
-        _worst(dataset, entries),
+        _batch_sizes(section, started, metric),
+        _compositions(section, started, metric),
+        _shares(section, started),
+        _speed(section, started, metric, times),
+        _comparisons(section, entries, metric),
+        _categories(section, entries, metric),
+        _defect_types(section, entries),
+        _defect_sizes(section, entries),
+        _distributions(section, entries),
+        _curves(section, entries),
+        _agreement(section, entries),
+        _thresholds(section, entries),
+        _worst(section, entries),
     ]
 
 
-def _slug(text: str) -> str:
-    """A text as part of a file name; different texts give different ones."""
-    return safe_name(text)
-
-
-def _batch_sizes(dataset: str, series: list[Series], metric: str) -> Question:
+def _batch_sizes(section: Section, series: list[Series], metric: str) -> Question:
     table = analysis.by_batch_size(series)
     known = sorted(set(table.loc[table["value"].notna(), "metric"])) if len(table) else []
     shown = list(dict.fromkeys(name for name in (metric, "image_auroc", "pixel_aupro") if name in known))
-    name = f"batch_size_{_slug(dataset)}"
+    name = f"batch_size_{section.name}"
     return Question(
         name,
-        f"{dataset}: how much does batch size matter?",
-        "Methods that look at one image do not change with the batch size. Bars are 95 % intervals over images; where "
-        "several seeds were run, values are means over them and the table has their standard deviation.",
-        {f"{name}_{which}": partial(plots.batch_size_figure, table, which) for which in shown},
+        f"{section.title}: how much does batch size matter?",
+        "Methods that look at one image do not change with the batch size. Bars are 95 % intervals over "
+        f"{section.units}; where several seeds were run, values are means over them and the table has their standard "
+        "deviation.",
+        {f"{name}_{which}": partial(plots.batch_size_figure, table, which, section.units) for which in shown},
         table,
         "" if shown else "no method has finished every category",
     )
 
 
-def _compositions(dataset: str, series: list[Series], metric: str) -> Question:
+def _compositions(section: Section, series: list[Series], metric: str) -> Question:
     table = analysis.by_seed(series)
-    name = f"seeds_{_slug(dataset)}"
+    name = f"seeds_{section.name}"
     shown = [] if table.empty else list(dict.fromkeys([metric, "image_auroc", "pixel_aupro"]))
     known = [which for which in shown if table.loc[table["metric"] == which, "value"].notna().any()]
     return Question(
         name,
-        f"{dataset}: does it matter which images come together?",
+        f"{section.title}: does it matter which images come together?",
         "Every seed composes the batches anew, over the same images. This spread comes on top of the intervals over "
-        "images.",
+        f"{section.units}.",
         {f"{name}_{which}": partial(seeds_figure, table, which) for which in known},
         table,
         "" if known else "one seed only; run several with seeds=0..9",
     )
 
 
-def _shares(dataset: str, series: list[Series]) -> Question:
+def _shares(section: Section, series: list[Series]) -> Question:
     table = analysis.by_share([entry for entry in series if entry.info.setting in ("batch", "transductive")])
-    name = f"share_{_slug(dataset)}"
+    name = f"share_{section.name}"
     absent = "" if len(table) else "no batch method, or the batches of images were not recorded"
     return Question(
         name,
-        f"{dataset}: does it matter how many images of a batch are anomalous?",
+        f"{section.title}: does it matter how many images of a batch are anomalous?",
         "Every image counts with its placement: the share of images of the other class that are on the right side of "
-        "it. The mean placement is AUROC.",
+        f"it. The mean placement is AUROC.{section.of_objects}",
         {} if absent else {name: partial(plots.share_figure, table)},
         table,
         absent,
     )
 
 
-def _speed(dataset: str, series: list[Series], metric: str, times: EncoderTimes) -> Question:
+def _speed(section: Section, series: list[Series], metric: str, times: EncoderTimes) -> Question:
     table = analysis.speed(series, metric, times)
-    name = f"speed_{_slug(dataset)}"
+    name = f"speed_{section.name}"
     known = len(table) and (table["value"].notna() & table["images_per_second"].notna()).any()
     return Question(
         name,
-        f"{dataset}: accuracy against throughput",
+        f"{section.title}: accuracy against throughput",
         "Nobody is both better and faster than a method on the Pareto front (ringed). Speed is images per second, "
         "without loading and metrics. A method that read stored features is charged the encoder's "
         "time of the job that encoded them. Compare only numbers of one machine.",
@@ -190,18 +170,18 @@ def _speed(dataset: str, series: list[Series], metric: str, times: EncoderTimes)
     )
 
 
-def _comparisons(dataset: str, series: list[Series], metric: str) -> Question:
+def _comparisons(section: Section, series: list[Series], metric: str) -> Question:
     found = compare(series, metric)
     table = pd.DataFrame([vars(pair) | {"distinguishable": pair.distinguishable} for pair in found])
     test = rank_test(block_values(series, metric))
-    name = f"ranks_{_slug(dataset)}"
+    name = f"ranks_{section.name}"
     figures: dict[str, Callable[[], Figure]] = {}
     if not math.isnan(test.critical_difference):
-        figures[name] = partial(critical_difference_figure, test, dataset)
+        figures[name] = partial(critical_difference_figure, test, section.title)
     return Question(
-        f"comparisons_{_slug(dataset)}",
-        f"{dataset}: which methods can be told apart?",
-        f"{verdict(found, metric)} {_rank_sentence(test)}",
+        f"comparisons_{section.name}",
+        f"{section.title}: which methods can be told apart?",
+        f"{verdict(found, metric, section.units)}{section.mixed_units(series)} {_rank_sentence(test)}",
         figures,
         table,
     )
@@ -218,22 +198,22 @@ def _rank_sentence(test: RankTest) -> str:
     )
 
 
-def _categories(dataset: str, series: list[Series], metric: str) -> Question:
+def _categories(section: Section, series: list[Series], metric: str) -> Question:
     table = analysis.by_category(series)
-    name = f"categories_{_slug(dataset)}"
+    name = f"categories_{section.name}"
     shown = list(dict.fromkeys([metric, "image_auroc", "pixel_aupro"]))
     figures: dict[str, Callable[[], Figure]] = {
-        f"{name}_{which}": partial(_category_heat, table, which, dataset) for which in shown if len(table)
+        f"{name}_{which}": partial(_category_heat, table, which, section.title) for which in shown if len(table)
     }
     text = "Each method at its largest batch size."
-    return Question(name, f"{dataset}: which categories are hard?", text, figures, table)
+    return Question(name, f"{section.title}: which categories are hard?", text, figures, table)
 
 
-def _category_heat(table: pd.DataFrame, metric: str, dataset: str) -> Figure:
+def _category_heat(table: pd.DataFrame, metric: str, title: str) -> Figure:
     part = table[table["metric"] == metric].assign(label=lambda rows: _row_label(rows))
     return plots.heat_figure(
         part.pivot_table(index="label", columns="category", values="value", dropna=False),
-        f"{dataset}: {METRIC_NAMES[metric]}",
+        f"{title}: {METRIC_NAMES[metric]}",
     )
 
 
@@ -241,27 +221,28 @@ def _row_label(rows: pd.DataFrame) -> pd.Series:
     return rows["method"] + ", batch " + rows["batch_size"].astype(str)
 
 
-def _defect_types(dataset: str, series: list[Series]) -> Question:
+def _defect_types(section: Section, series: list[Series]) -> Question:
     table = analysis.by_defect_type(series)
-    name = f"defect_types_{_slug(dataset)}"
+    name = f"defect_types_{section.name}"
     text = "Image AUROC of the anomalous images of one defect type against all normal images of the category."
-    figures: dict[str, Callable[[], Figure]] = {name: partial(_defect_heat, table, dataset)} if len(table) else {}
+    text += section.of_objects
+    figures: dict[str, Callable[[], Figure]] = {name: partial(_defect_heat, table, section.title)} if len(table) else {}
     absent = "" if len(table) else "no labelled images"
-    return Question(name, f"{dataset}: which defects are hard?", text, figures, table, absent)
+    return Question(name, f"{section.title}: which defects are hard?", text, figures, table, absent)
 
 
-def _defect_heat(table: pd.DataFrame, dataset: str) -> Figure:
+def _defect_heat(table: pd.DataFrame, title: str) -> Figure:
     part = table.assign(label=_row_label(table), kind=table["category"] + ": " + table["defect_type"])
     wide = part.pivot_table(index="kind", columns="label", values="image_auroc", dropna=False)
-    return plots.heat_figure(wide, f"{dataset}: image AUROC by defect type")
+    return plots.heat_figure(wide, f"{title}: image AUROC by defect type")
 
 
-def _defect_sizes(dataset: str, series: list[Series]) -> Question:
+def _defect_sizes(section: Section, series: list[Series]) -> Question:
     table = analysis.by_defect_size(series)
-    name = f"defect_sizes_{_slug(dataset)}"
+    name = f"defect_sizes_{section.name}"
     return Question(
         name,
-        f"{dataset}: are small defects found?",
+        f"{section.title}: are small defects found?",
         "AUPRO of regions of one size: their overlap, against the false positives of the whole category.",
         {name: partial(plots.size_figure, table)} if len(table) else {},
         table,
@@ -269,65 +250,68 @@ def _defect_sizes(dataset: str, series: list[Series]) -> Question:
     )
 
 
-def _distributions(dataset: str, series: list[Series]) -> Question:
+def _distributions(section: Section, series: list[Series]) -> Question:
     figures: dict[str, Callable[[], Figure]] = {}
     for entry in series:
-        name = f"scores_{_slug(dataset)}_{_slug(entry.label)}"
-        figures[name] = partial(_distribution, entry)
+        part = safe_name(entry.label)
+        figures[f"scores_{section.name}_{part}"] = partial(_distribution, entry)
     text = "The less the two kinds overlap, the better. Scores of different methods have different units."
-    return Question(f"scores_{_slug(dataset)}", f"{dataset}: image scores", text, figures, pd.DataFrame())
+    text += section.of_objects
+    return Question(f"scores_{section.name}", f"{section.title}: image scores", text, figures, pd.DataFrame())
 
 
 def _distribution(entry: Series) -> Figure:
-    images = build_tables([(entry.finished or entry.jobs)[0]]).images
-    return plots.distribution_figure(images, f"{entry.label} on {entry.info.dataset}")
+    return plots.distribution_figure(analysis.score_table(entry), f"{entry.label} on {section_title(*entry.section)}")
 
 
-def _curves(dataset: str, series: list[Series]) -> Question:
+def _curves(section: Section, series: list[Series]) -> Question:
     parts = [table for entry in series if len(table := analysis.curves(entry))]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    name = f"curves_{_slug(dataset)}"
+    name = f"curves_{section.name}"
     return Question(
         name,
-        f"{dataset}: curves",
-        "Means over categories. Pixel curves come from histograms, image curves are exact.",
+        f"{section.title}: curves",
+        f"Means over categories. Pixel curves come from histograms, image curves are exact.{section.of_objects}",
         {name: partial(plots.curves_figure, table)} if parts else {},
         table,
         "" if parts else "no labelled images",
     )
 
 
-def _agreement(dataset: str, series: list[Series]) -> Question:
+def _agreement(section: Section, series: list[Series]) -> Question:
     table = analysis.agreement(series)
-    name = f"agreement_{_slug(dataset)}"
-    title = f"{dataset}: rank correlation of image scores"
+    name = f"agreement_{section.name}"
+    title = f"{section.title}: rank correlation of image scores"
     figures: dict[str, Callable[[], Figure]] = {name: partial(plots.heat_figure, table, title, "Spearman's rho", 1.0)}
     text = "Methods that agree find the same images suspicious; methods that do not may be worth combining."
+    text += section.of_objects
     absent = "" if len(series) > 1 else "one method only"
     table = table.reset_index(names="method")
-    return Question(name, f"{dataset}: do methods agree?", text, {} if absent else figures, table, absent)
+    return Question(name, f"{section.title}: do methods agree?", text, {} if absent else figures, table, absent)
 
 
-def _thresholds(dataset: str, series: list[Series]) -> Question:
+def _thresholds(section: Section, series: list[Series]) -> Question:
     table = operating_points(series)
     return Question(
-        f"operating_points_{_slug(dataset)}",
-        f"{dataset}: what a yes or no would be worth",
+        f"operating_points_{section.name}",
+        f"{section.title}: what a yes or no would be worth",
         "Thresholds estimated on half of the images of a category and tested on the other half: at the largest F1 "
         "(f1max), and at 1 % and 5 % false positives (fpr01, fpr05). With few normal images a small false positive "
-        "rate cannot be estimated: normal_estimate says how many there were. These numbers play no part in ranking.",
+        "rate cannot be estimated: normal_estimate says how many there were. These numbers play no part in ranking."
+        f"{section.of_objects}{section.mixed_units(series)}",
         {},
         table,
         "" if len(table) else "a half of the images lacks one of the two classes",
     )
 
 
-def _worst(dataset: str, series: list[Series]) -> Question:
+def _worst(section: Section, series: list[Series]) -> Question:
     table = analysis.worst_images(series)
-    name = f"worst_{_slug(dataset)}"
+    name = f"worst_{section.name}"
     text = "False alarms are normal images with the highest scores, misses anomalous ones with the lowest."
+    text += section.of_objects
     absent = "" if len(table) else "no labelled images"
-    return Question(name, f"{dataset}: where do methods fail?", text, {}, table, absent)
+    return Question(name, f"{section.title}: where do methods fail?", text, {}, table, absent)
 
 
 def _sheets(series: Sequence[Series]) -> list[Sheet]:
@@ -338,5 +322,5 @@ def _sheets(series: Sequence[Series]) -> list[Sheet]:
         for category, folder in job.sources.items():
             path = folder.worst_picture(category)
             if path.exists():
-                found.append(Sheet(entry.label, entry.info.dataset, category, path))
+                found.append(Sheet(entry.label, section_title(*entry.section), category, path))
     return found

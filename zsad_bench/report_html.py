@@ -23,7 +23,7 @@ from zsad_bench.report_charts import batch_size_chart, category_chart
 from zsad_bench.report_content import Content
 from zsad_bench.results import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.runs import Job
-from zsad_bench.series import largest_batches
+from zsad_bench.series import largest_batches, section_title, sections
 from zsad_bench.speed import KEYS, with_speed
 from zsad_bench.varied_keys import key_columns, short_key
 
@@ -43,7 +43,7 @@ _FRACTIONS = (
     "difference",
     "image_auroc",
 )
-_FILTERS = ("dataset", "setting", "method", "batch_size")
+_FILTERS = ("dataset", "protocol", "setting", "method", "batch_size")
 _SHEET_WIDTH = 900
 _BEFORE = ("rank", "method", "batch_size", "setting")
 _AFTER = ("fidelity", "dataset", "protocol", "encoder", "precision", "seed", "categories")
@@ -90,7 +90,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
         groups=["dataset", "protocol", *content.options.group],
         coverage=_table(content.coverage),
         datasets=datasets,
-        charts=_charts(content, datasets),
+        charts=_charts(content),
         questions=content.questions,
         tables={question.name: _table(question.table.head(ROWS)) for question in content.questions},
         rows_shown=ROWS,
@@ -212,11 +212,10 @@ def _choices(board: pd.DataFrame, name: str) -> list[str]:
     return sorted(values, key=lambda text: (0, int(text), "") if text.isdigit() else (1, 0, text))
 
 
-def _charts(content: Content, datasets: list[str]) -> list[dict[str, object]]:
-    """Interactive charts by dataset: id, title, JSON of the figure, metrics to choose from."""
+def _charts(content: Content) -> list[dict[str, object]]:
+    """Interactive charts by dataset and protocol: id, title, JSON of the figure, metrics to choose from."""
     charts: list[dict[str, object]] = []
-    for number, dataset in enumerate(datasets):
-        series = [entry for entry in content.series if entry.info.dataset == dataset]
+    for number, (key, series) in enumerate(sections(content.series).items()):
         curves, categories = by_batch_size(series), by_category(largest_batches(series))
         for kind, table, make in (
             ("curve", curves, batch_size_chart),
@@ -226,8 +225,9 @@ def _charts(content: Content, datasets: list[str]) -> list[dict[str, object]]:
             if len(known):
                 metrics = [name for name in METRIC_NAMES if name in set(known["metric"])]
                 figure = Markup(make(table).replace("</", "<\\/"))
+                title = section_title(*key)
                 charts.append(
-                    {"id": f"{kind}{number}", "kind": kind, "dataset": dataset, "figure": figure, "metrics": metrics}
+                    {"id": f"{kind}{number}", "kind": kind, "section": title, "figure": figure, "metrics": metrics}
                 )
     return charts
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from zsad_bench.bootstrap import Replicates, bootstrap
@@ -21,6 +20,7 @@ from zsad_bench.core.names import near_misses, safe_name
 from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path, write_atomic
 from zsad_bench.summaries import PixelSummary
+from zsad_bench.units import OBJECTS_NOTE, Units, units_of
 
 RESULT_FORMAT = 2
 """Raised when a change of the code changes numbers or what files mean, so that older results are computed again.
@@ -92,7 +92,7 @@ class JobInfo:
     preset: str = ""
     root: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
-    format: int = 1
+    format: int = RESULT_FORMAT
     superseded: bool = False
 
     @property
@@ -109,15 +109,20 @@ class JobInfo:
         return f"{safe_name(f'{method}_{self.dataset}_b{self.batch_size}_s{self.seed}')}_{self.config_hash}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageResult:
-    """Score of one image; label None if unknown; batch counts the category's batches from 0, None if not recorded."""
+    """Score of one image; label None if unknown; batch counts the category's batches from 0, None if not recorded.
+
+    ``group`` names the object that the photo shows with others; empty for a photo that stands alone, and in files of
+    versions that did not record it.
+    """
 
     image_id: str
     label: int | None
     defect_type: str
     score: float
     batch: int | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,8 @@ class CategoryResult:
         metrics: fractions 0 to 1, NaN where undefined.
         notes: why a metric is undefined, which images were left out.
         fingerprint: of the list of image and mask files; a changed dataset is evaluated again.
-        filled_with: images that were scored before and filled the last batch.
         timing: seconds per stage (``load``, ``encode``, ``score``, ``metrics``), and facts about the machine.
+        filled_with: images that were scored before and filled the last batch.
     """
 
     category: str
@@ -140,8 +145,28 @@ class CategoryResult:
     notes: str
     fingerprint: str
     images: tuple[ImageResult, ...]
-    filled_with: tuple[str, ...] = ()
     timing: dict[str, float | str] = field(default_factory=dict)
+    filled_with: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> Units:
+        """What the image metrics are over; nothing where the file does not tell (:attr:`lacks_groups`).
+
+        Made anew every time: a report of many results would hold a third more memory otherwise.
+        """
+        images = () if self.lacks_groups else self.images
+        return units_of(images, [image.score for image in images])
+
+    @property
+    def n_units(self) -> int:
+        """Objects, and images that stand alone."""
+        groups = [image.group for image in self.images if image.group]
+        return self.n_images - len(groups) + len(set(groups))
+
+    @property
+    def lacks_groups(self) -> bool:
+        """Whether the image metrics are over objects that the file, of an older version, does not name."""
+        return OBJECTS_NOTE in self.notes and not any(image.group for image in self.images)
 
 
 def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -163,6 +188,8 @@ class JobFolder:
         """
         write_atomic(self.path / "config.yaml", config_yaml)
         self._write_info(self.info)
+        if not self.info.keys:
+            return
         for place, other in self._like_it():
             if other.config_hash != self.info.config_hash and other.command == self.info.command:
                 JobFolder(Path(), other, place)._write_info(replace(other, superseded=True))
@@ -206,7 +233,7 @@ class JobFolder:
             with atomic_path(self._file(stem, ".summary.npz")) as path:
                 summary.save(path)
         with atomic_path(self._file(stem, ".replicates.npz")) as path:
-            self._bootstrap(result, summary).save(path)
+            bootstrap(result.category, result.units, summary).save(path)
         content = {"format": self.info.format, **asdict(result), "metrics": _finite_or_none(result.metrics)}
         write_atomic(self._file(stem, ".json"), json.dumps(content, indent=1) + "\n")
 
@@ -224,10 +251,6 @@ class JobFolder:
             return stem
         found = _read_category(self._file(earlier, ".json"))
         return earlier if found is not None and found.category == category else stem
-
-    def _bootstrap(self, result: CategoryResult, summary: PixelSummary | None) -> Replicates:
-        ids, labels, scores = zip(*((image.image_id, image.label, image.score) for image in result.images), strict=True)
-        return bootstrap(self.info.dataset, result.category, ids, labels, np.array(scores), summary)
 
     def load(self, category: str) -> CategoryResult | None:
         """A finished category, or None if there is none or its file is damaged."""
@@ -264,7 +287,7 @@ def read_job_info(path: Path) -> JobInfo | None:
     """What a job is, from its ``job.json``; None if the file is damaged. Keys of other versions are ignored."""
     try:
         content = _known(JobInfo, json.loads(path.read_text(encoding="utf-8")))
-        return JobInfo(**{**content, "categories": tuple(content["categories"])})
+        return JobInfo(**{"format": 1, **content, "categories": tuple(content["categories"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

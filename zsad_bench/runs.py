@@ -18,6 +18,8 @@ from zsad_bench.errors import UserError
 from zsad_bench.results import RESULT_FORMAT, CategoryResult, JobFolder, JobInfo, read_job_info
 from zsad_bench.summaries import PixelSummary
 
+_LACKING = "its metrics count, its intervals and image tables are left out; run it again"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -43,8 +45,8 @@ class Job:
         return f"{len(self.results)}/{len(self.info.categories)}"
 
     def replicates(self, category: str) -> Replicates | None:
-        """Metrics of the resamples of a finished category; None if the run did not keep them."""
-        return self.sources[category].replicates(category)
+        """Metrics of the resamples of a finished category; None if the run kept none of what its metrics are over."""
+        return None if self.results[category].lacks_groups else self.sources[category].replicates(category)
 
     def summary(self, category: str) -> PixelSummary | None:
         """Pixel histograms of a finished category; None if the run did not keep them."""
@@ -148,6 +150,9 @@ def _add(jobs: dict[str, Job], info: JobInfo, folder: JobFolder, problems: list[
         if (result := folder.load(category)) is not None:
             job.results[category] = result
             job.sources[category] = folder
+            if result.lacks_groups:
+                path = folder.category_file(category)
+                problems.append(f"{path}: an older version did not keep which photos show one object; {_LACKING}")
         elif (path := folder.category_file(category)).exists():
             problems.append(f"{path}: damaged; counted as missing, run it again")
 

@@ -25,7 +25,7 @@ class Series:
     Means are over the finished jobs; they are NaN while no job has every category.
 
     Attributes:
-        apart: what tells it from others of the same method and batch size on the dataset; empty if nothing has to.
+        apart: what tells it from others of the same method and batch size in its section; empty if nothing has to.
     """
 
     jobs: tuple[Job, ...]
@@ -35,6 +35,11 @@ class Series:
     def info(self) -> JobInfo:
         """The columns that all jobs share; its seed is the first one's."""
         return self.jobs[0].info
+
+    @property
+    def section(self) -> tuple[str, str]:
+        """Dataset and protocol: only series of one section are compared, tested and drawn together."""
+        return self.info.dataset, self.info.protocol
 
     @cached_property
     def finished(self) -> tuple[Job, ...]:
@@ -125,6 +130,11 @@ class Series:
         """Images of the finished categories of one job."""
         return max(sum(result.n_images for result in job.results.values()) for job in self.jobs)
 
+    @property
+    def n_units(self) -> int:
+        """Objects and single images of the finished categories of one job: what is resampled."""
+        return max(sum(result.n_units for result in job.results.values()) for job in self.jobs)
+
 
 def group_series(jobs: Sequence[Job]) -> list[Series]:
     """Jobs by series, each ordered by seed."""
@@ -137,22 +147,22 @@ def group_series(jobs: Sequence[Job]) -> list[Series]:
 
 
 def _told_apart(series: Sequence[Series]) -> list[Series]:
-    """Series named so that no two on a dataset are called the same: by encoder, and by what else they differ in."""
+    """Series named so that no two of a section are called the same: by encoder, and by what else they differ in."""
     named = []
-    encoders: dict[str, set[str]] = {}
+    encoders: dict[tuple[str, str], set[str]] = {}
     for entry in series:
-        encoders.setdefault(entry.info.dataset, set()).add(_encoder(entry.info))
+        encoders.setdefault(entry.section, set()).add(_encoder(entry.info))
     varied = varied_keys([entry.info for entry in series])
     for entry in series:
-        several = len(encoders[entry.info.dataset]) > 1
+        several = len(encoders[entry.section]) > 1
         values = varied_values(entry.info, varied)
         differing = [f"{short_key(key)}={value}" for key, value in values.items() if value]
         # A modified variant names its own keys already.
         own = [text for text in differing if text not in entry.info.variant]
         named.append(replace(entry, apart=", ".join([*([_encoder(entry.info)] if several else []), *own])))
-    count = Counter((entry.info.dataset, entry.label) for entry in named)
+    count = Counter((entry.section, entry.label) for entry in named)
     for index, entry in enumerate(named):
-        if count[entry.info.dataset, entry.label] > 1:
+        if count[entry.section, entry.label] > 1:
             config = f"config {entry.info.config_hash[:6]}"
             named[index] = replace(entry, apart=f"{entry.apart}, {config}" if entry.apart else config)
     return named
@@ -162,12 +172,39 @@ def _encoder(info: JobInfo) -> str:
     return " ".join(filter(None, (info.encoder, info.pretrained, str(info.image_size), info.precision)))
 
 
+def sections(series: Sequence[Series]) -> dict[tuple[str, str], list[Series]]:
+    """Series by dataset and protocol, ordered by both."""
+    found: dict[tuple[str, str], list[Series]] = {}
+    for entry in series:
+        found.setdefault(entry.section, []).append(entry)
+    return dict(sorted(found.items()))
+
+
+def section_title(dataset: str, protocol: str) -> str:
+    """What headings call a section: the dataset, with any protocol but the standard one."""
+    return dataset if protocol == "standard" else f"{dataset} [{protocol}]"
+
+
+def row_labels(entry: Series) -> dict[str, object]:
+    """The columns that say which series a row of a table is about."""
+    info = entry.info
+    return {
+        "dataset": info.dataset,
+        "protocol": info.protocol,
+        "encoder": info.encoder,
+        "method": entry.name,
+        "setting": info.setting,
+        "batch_size": info.batch_size,
+    }
+
+
 def largest_batches(series: Sequence[Series]) -> list[Series]:
     """Each method (variant, encoder) at its largest batch size only: one entry a method, for comparing methods."""
     chosen: dict[tuple[object, ...], Series] = {}
     for entry in sorted(series, key=lambda entry: entry.batch_order):
         info = entry.info
-        chosen[info.method, info.variant, info.dataset, info.protocol, info.encoder, info.image_size] = entry
+        encoder = info.encoder, info.pretrained, info.image_size, info.precision
+        chosen[info.method, info.variant, info.dataset, info.protocol, *encoder] = entry
     return list(chosen.values())
 
 

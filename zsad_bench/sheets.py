@@ -20,6 +20,7 @@ from zsad_bench.files import atomic_path
 from zsad_bench.maps import quantiles
 from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
 from zsad_bench.stacks import Stack, save_arrays
+from zsad_bench.units import units_of
 
 Maps: TypeAlias = Sequence[NDArray[np.float32]]
 """One map (H, W) an image, read one by one."""
@@ -116,25 +117,23 @@ def write_worst(
 ) -> None:
     """Write ``<category>.worst.png``: normal images with the highest and anomalous ones with the lowest scores.
 
+    Objects are judged by their score and shown by one photo (:meth:`Units.telling`).
+
     Args:
         scores: image score by image id.
     """
-    tiles = [
-        (index, _worst_caption(kind, samples[index], scores))
-        for kind, label, sign in (("false alarm", 0, -1), ("miss", 1, 1))
-        for index in sorted(
-            (i for i, sample in enumerate(samples) if sample.label == label),
-            key=lambda i: (sign * scores[samples[i].image_id], samples[i].image_id),
-        )[:WORST]
-    ]
+    ordered = [scores[sample.image_id] for sample in samples]
+    units = units_of(samples, ordered)
+    tiles = []
+    for kind, label in (("false alarm", 0), ("miss", 1)):
+        for number in units.worst(label, WORST):
+            index = units.telling(number, ordered)
+            what = f"{units.defect_type(number)} {samples[index].path.stem}"
+            tiles.append((index, f"{kind} {units.scores[number]:.3g}  {what}"))
     if tiles:
         sheet = _sheet(f"{dataset.name} / {category}: worst images", dataset, samples, maps, geometry, tiles)
         with atomic_path(folder / f"{safe_name(category)}.worst.png") as path:
             sheet.save(path, format="PNG", compress_level=PNG_EFFORT)
-
-
-def _worst_caption(kind: str, sample: Sample, scores: Mapping[str, float]) -> str:
-    return f"{kind} {scores[sample.image_id]:.3g}  {sample.defect_type} {sample.path.stem}"
 
 
 def _sheet(

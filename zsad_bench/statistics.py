@@ -18,7 +18,7 @@ from scipy import stats
 
 from zsad_bench.bootstrap import BOOTSTRAPPED
 from zsad_bench.results import METRIC_NAMES
-from zsad_bench.series import Series, column
+from zsad_bench.series import Series, column, sections
 
 LEVEL = 0.95
 ALPHA = 0.05
@@ -26,27 +26,27 @@ _LISTED = 6  # pairs that a sentence names
 _ROUNDING = 1e-5  # methods closer than this on every resample are the same: replicates are kept in float32
 
 
-def interval(estimate: float, replicates: NDArray[np.float64], n_images: int) -> tuple[float, float]:
+def interval(estimate: float, replicates: NDArray[np.float64], n_units: int) -> tuple[float, float]:
     """95 % interval of a fraction from its bootstrap replicates: basic (reflected) on the log-odds scale.
 
     Reflecting undoes the bias of AP and F1-max, which are too large on few images; percentile intervals double it.
     Log-odds log((x + a) / (1 - x + a)) with a = 1 / (2 n) keep the ends between 0 and 1, and are finite at both.
 
     Args:
-        estimate: the value on all images.
-        replicates: (S,) values on resamples; NaN are left out.
-        n_images: images behind the value.
+        estimate: the value on all units (images, or objects where photos form objects).
+        replicates: (S,) values on resamples of the units; NaN are left out.
+        n_units: units behind the value.
 
     Returns:
-        (low, high), NaN where fewer than half of the replicates are defined.
+        (low, high) with low <= estimate <= high; NaN where fewer than half of the replicates are defined.
     """
     defined = replicates[~np.isnan(replicates)]
     if math.isnan(estimate) or defined.size < max(2, replicates.size / 2):
         return math.nan, math.nan
-    a = 0.5 / max(n_images, 1)
+    a = 0.5 / max(n_units, 1)
     odds = np.log((defined + a) / (1 - defined + a))
     centre = math.log((estimate + a) / (1 - estimate + a))
-    tail = _expanded_tail(max(n_images // 2, 2))
+    tail = _expanded_tail(max(n_units // 2, 2))
     odds.sort()
     low, high = _quantile(odds, tail), _quantile(odds, 1 - tail)
     ends = np.exp(2 * centre - np.array([high, low]))
@@ -74,7 +74,7 @@ def series_interval(series: Series, metric: str) -> tuple[float, float]:
     position, replicates = column(metric), series.replicates
     if position is None or replicates is None:
         return math.nan, math.nan
-    return interval(series.mean(metric), replicates[:, position], series.n_images)
+    return interval(series.mean(metric), replicates[:, position], series.n_units)
 
 
 def category_intervals(series: Series, category: str) -> dict[str, tuple[float, float]]:
@@ -82,16 +82,16 @@ def category_intervals(series: Series, category: str) -> dict[str, tuple[float, 
     replicates = series.category_replicates(category)
     if replicates is None:
         return {}
-    n_images = next(job.results[category].n_images for job in series.jobs if category in job.results)
+    n_units = next(job.results[category].n_units for job in series.jobs if category in job.results)
     return {
-        metric: interval(series.value(category, metric), replicates[:, position], n_images)
+        metric: interval(series.value(category, metric), replicates[:, position], n_units)
         for position, metric in enumerate(BOOTSTRAPPED)
     }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired comparison of two methods on the same images.
+    """Paired comparison of two methods on the same units.
 
     Attributes:
         difference: first minus second, mean over categories.
@@ -138,13 +138,13 @@ def paired(difference: float, replicates: NDArray[np.float64]) -> tuple[float, f
 
 
 def compare(series: Sequence[Series], metric: str) -> list[Comparison]:
-    """Paired comparisons of all pairs that were evaluated on the same images, with Holm's correction."""
+    """Paired comparisons of all pairs that :func:`same_units` allows, with Holm's correction."""
     position = column(metric)
     if position is None:
         return []
     found = []
     for first, second in combinations(series, 2):
-        if not same_images(first, second) or first.replicates is None or second.replicates is None:
+        if not same_units(first, second) or first.replicates is None or second.replicates is None:
             continue
         difference = first.mean(metric) - second.mean(metric)
         replicates = first.replicates[:, position] - second.replicates[:, position]
@@ -157,11 +157,33 @@ def compare(series: Sequence[Series], metric: str) -> list[Comparison]:
     ]
 
 
-def same_images(first: Series, second: Series) -> bool:
-    """Whether two series have the same categories, evaluated on the same images."""
-    if first.info.dataset != second.info.dataset or first.categories != second.categories:
+def same_units(first: Series, second: Series) -> bool:
+    """Whether two series of one dataset and protocol have the same units (photos, labels, objects) in every category.
+
+    Then they saw the same resamples too, which are seeded by the units.
+    """
+    if first.section != second.section or first.categories != second.categories:
         return False
     return "" not in first.images_hashes and first.images_hashes == second.images_hashes
+
+
+def not_compared(series: Sequence[Series]) -> str:
+    """Which series of a section :func:`compare` leaves out or keeps apart, and why, in sentences; empty if none."""
+    known = [entry for entry in series if entry.replicates is not None]
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for entry in known:
+        alike.setdefault((entry.categories, entry.images_hashes), []).append(entry.label)
+    sentences = []
+    if len(alike) > 1:
+        sentences.append(
+            "Methods are compared only where photos, labels and objects are the same; they are not the same for "
+            + " | ".join("; ".join(labels) for labels in alike.values())
+            + "."
+        )
+    missing = [entry.label for entry in series if entry.replicates is None]
+    if missing:
+        sentences.append(f"Not compared, being unfinished or without resamples: {'; '.join(missing)}.")
+    return " ".join(sentences)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -231,21 +253,33 @@ def critical_difference(n_methods: int, n_blocks: int) -> float:
 
 
 def block_values(series: Sequence[Series], metric: str) -> dict[str, dict[str, float]]:
-    """Metric by label and category, for :func:`rank_test`."""
+    """Metric by label and category, for :func:`rank_test`.
+
+    Raises:
+        ValueError: series of several datasets or protocols, which no test may put together.
+    """
+    if len(sections(series)) > 1:
+        raise ValueError(f"one dataset and protocol at a time, not {', '.join(map(str, sections(series)))}")
     return {entry.label: {category: entry.value(category, metric) for category in entry.categories} for entry in series}
 
 
-def verdict(comparisons: Sequence[Comparison], metric: str) -> str:
-    """Plain sentences: which pairs can be told apart and which cannot; the longer list is summed up."""
+def verdict(comparisons: Sequence[Comparison], metric: str, units: str = "images") -> str:
+    """Plain sentences: which pairs can be told apart and which cannot; the longer list is summed up.
+
+    Args:
+        comparisons: of one dataset and protocol.
+        metric: that was compared.
+        units: what was resampled, ``images`` or ``objects``.
+    """
     name = METRIC_NAMES[metric]
     if not comparisons:
-        return f"No two methods were evaluated on the same images, so {name} cannot be compared."
+        return f"No two methods were evaluated on the same {units}, so {name} cannot be compared."
     apart = sorted((pair for pair in comparisons if pair.distinguishable), key=lambda pair: -abs(pair.difference))
     alike = [pair for pair in comparisons if not pair.distinguishable]
     short = _short_names(comparisons)
     sentences = [
         f"In {name}, {len(apart)} of {len(comparisons)} pairs of methods can be told apart "
-        "(paired bootstrap over images, 5 % after Holm's correction)."
+        f"(paired bootstrap over {units}, 5 % after Holm's correction)."
     ]
     if apart and (len(apart) <= _LISTED or len(apart) <= len(alike)):
         sentences.append("Told apart: " + "; ".join(_ordered(pair, short) for pair in apart) + ".")
@@ -253,9 +287,10 @@ def verdict(comparisons: Sequence[Comparison], metric: str) -> str:
         sentences.append(f"The largest difference: {_ordered(apart[0], short)}.")
     if alike and (len(alike) <= _LISTED or len(alike) < len(apart)):
         names = "; ".join(f"{short[pair.first]} and {short[pair.second]}" for pair in alike)
-        sentences.append(f"Not distinguishable on these images: {names}.")
+        sentences.append(f"Not distinguishable on these {units}: {names}.")
     elif alike:
-        sentences.append("No other pair is distinguishable on these images." if apart else "These images are too few.")
+        few = f"These {units} are too few."
+        sentences.append(f"No other pair is distinguishable on these {units}." if apart else few)
     return " ".join(sentences)
 
 

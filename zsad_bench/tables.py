@@ -12,7 +12,7 @@ import pandas as pd
 from zsad_bench.core.names import batch_size_order
 from zsad_bench.leaderboard import BoardOptions, build_board
 from zsad_bench.leaderboard_text import leaderboard_latex, leaderboard_markdown
-from zsad_bench.results import COUNT_COLUMNS, JOB_COLUMNS, CategoryResult, write_atomic
+from zsad_bench.results import COUNT_COLUMNS, JOB_COLUMNS, CategoryResult, ImageResult, write_atomic
 from zsad_bench.runs import Job, read_runs
 from zsad_bench.series import group_series
 from zsad_bench.speed import build_speed, with_speed
@@ -39,6 +39,7 @@ def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> Ru
     """Tables of jobs: a row per category and mean, per image, per timing, the leaderboard and its speeds."""
     metrics, images, timing = [], [], []
     varied = varied_keys([job.info for job in jobs])
+    grouped = any(image.group for job in jobs for result in job.results.values() for image in result.images)
     for job in jobs:
         info = job.info
         shared = {**{column: getattr(info, column, "") for column in JOB_COLUMNS}, **varied_values(info, varied)}
@@ -46,13 +47,21 @@ def build_tables(jobs: Sequence[Job], options: BoardOptions | None = None) -> Ru
             row = {**shared, "category": result.category}
             counts = {column: getattr(result, column) for column in COUNT_COLUMNS}
             metrics.append({**row, **counts, **result.metrics, "config_hash": info.config_hash, "notes": result.notes})
-            images += [{**row, **asdict(image), "config_hash": info.config_hash} for image in result.images]
+            images += [_image_row(image, row, info.config_hash, grouped) for image in result.images]
             timing.append({**row, "n_images": result.n_images, **result.timing, "config_hash": info.config_hash})
         if job.complete and job.results:
             metrics.append(_mean_row(shared, job))
     series = group_series(jobs)
     board = build_board(series, options)
     return RunTables(_sorted(metrics), _sorted(images), _sorted(timing), board, build_speed(series, board))
+
+
+def _image_row(image: ImageResult, shared: dict[str, object], digest: str, grouped: bool) -> dict[str, object]:
+    """The columns of an image; the object that it shows only in tables with objects."""
+    columns = asdict(image)
+    if not grouped:
+        del columns["group"]
+    return {**shared, **columns, "config_hash": digest}
 
 
 def _mean_row(shared: dict[str, object], job: Job) -> dict[str, object]:

@@ -84,8 +84,8 @@ class TrainableMethod(Method):
 
         Args:
             batch: features of :meth:`training_request`; images may be of several categories.
-            text: (B, 2, D) text vectors of each image's category.
-            masks: (B, H, W) float, 1 where anomalous.
+            text: (B, 2, D) text vectors of each image's category, on the batch's device.
+            masks: (B, H, W) float, 1 where anomalous, on the batch's device.
         """
 
     @abstractmethod
@@ -99,13 +99,16 @@ class TrainableMethod(Method):
 
 def train_step(
     method: TrainableMethod, optimizer: torch.optim.Optimizer, batch: FeatureBatch, text: Tensor, masks: Tensor
-) -> float:
-    """One step on one batch; returns the loss before it. Arguments as in :meth:`TrainableMethod.training_loss`."""
+) -> Tensor:
+    """One step on one batch; returns the loss before it, a scalar that stays on the device.
+
+    Arguments as in :meth:`TrainableMethod.training_loss`.
+    """
     loss = method.training_loss(batch, text, masks)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return loss.detach()
 
 
 def make_optimizer(parameters: nn.Module, learning_rate: float) -> torch.optim.Adam:
@@ -114,7 +117,10 @@ def make_optimizer(parameters: nn.Module, learning_rate: float) -> torch.optim.A
 
 
 class _TrainingSet:
-    """Training images with their masks, encoded when first needed and kept as far as memory allows."""
+    """Training images with their masks, encoded when first needed and kept as far as memory allows.
+
+    They are kept in the memory of the host, which has more of it, and move to the device batch by batch.
+    """
 
     def __init__(
         self, dataset: Dataset, samples: Sequence[Sample], encoder: ClipEncoder, request: FeatureRequest, memory_mb: int
@@ -132,7 +138,7 @@ class _TrainingSet:
         for group, loaded in zip(groups, loader, strict=True):
             fresh = self._encode(loaded.samples, loaded.pixels) if loaded.samples else {}
             parts = [fresh.get(sample) or self.kept[sample] for sample in group]
-            features = FeatureBatch.concatenate([part for part, _ in parts])
+            features = FeatureBatch.concatenate([part for part, _ in parts]).to(self.encoder.device)
             yield group, features, torch.stack([mask for _, mask in parts]).to(features.class_tokens)
 
     def _encode(
@@ -140,6 +146,7 @@ class _TrainingSet:
     ) -> dict[Sample, tuple[FeatureBatch, Tensor]]:
         images = self.encoder.normalise(pixels)
         batch = self.encoder.encode(images, self.request, [sample.image_id for sample in samples])
+        batch = batch.to(torch.device("cpu"))
         masks = read_masks(self.dataset, samples, self.encoder.geometry)
         fresh = {}
         for index, (sample, mask) in enumerate(zip(samples, masks, strict=True)):
@@ -226,12 +233,12 @@ def train(
         task = bar.add_task("", total=options.epochs * len(samples), completed=len(losses) * len(samples))
         for epoch in range(len(losses), options.epochs):
             bar.update(task, description=f"{method.name} epoch {epoch + 1}/{options.epochs}")
-            total = 0.0
+            image_losses: list[Tensor] = []
             for group, batch, masks in source.batches(_order(len(samples), epoch, options), options.batch_size):
                 vectors = torch.stack([text[sample.category] for sample in group])
-                total += len(group) * train_step(method, optimizer, batch, vectors, masks)
+                image_losses += [train_step(method, optimizer, batch, vectors, masks)] * len(group)
                 bar.advance(task, len(group))
-            losses.append(total / len(samples))
+            losses.append(torch.stack(image_losses).cpu().double().mean().item())
             _keep(part, facts, parameters, optimizer, losses)
             console.err.print(f"epoch {epoch + 1}/{options.epochs}: mean loss {losses[-1]:.4f}")
     Checkpoint(parameters.state_dict(), {**facts, "losses": _numbers(losses)}).save(output)
@@ -258,7 +265,7 @@ def _is_finished(output: Path, facts: Facts) -> bool:
 def _text(
     method: TrainableMethod, dataset: Dataset, encoder: ClipEncoder, categories: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Text vectors (2, D) by category, with gradients allowed to pass."""
+    """Text vectors (2, D) by category on the encoder's device, with gradients allowed to pass."""
     assert method.prompts is not None
     ensemble, cache, vectors = load_ensemble(method.prompts), encoder.texts, {}
     for category in categories:

@@ -30,7 +30,8 @@ def warp(pixels: Tensor, theta: Tensor) -> Tensor:
     # Coordinates are rounded to float32 twice, as in the recorded run of the official code. A float32 matrix product
     # (``affine_grid``) rounds in an order of its own on every kind of processor, which moves values by up to 5e-5.
     rows = [(row[0] * x + row[2]).float().double()[None, :] + row[1] * y[:, None] for row in theta.double()]
-    grid = torch.stack(rows, dim=-1).to(pixels)[None].expand(len(pixels), -1, -1, -1)
+    # Float64 stays on the CPU: not every device has it.
+    grid = torch.stack(rows, dim=-1).float().to(pixels)[None].expand(len(pixels), -1, -1, -1)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
 

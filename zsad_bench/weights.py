@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 import open_clip
-import torch
-from open_clip.factory import convert_state_dict, load_state_dict, resize_pos_embed
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.names import did_you_mean
 from zsad_bench.errors import UserError
+from zsad_bench.state_dicts import fit_state, read_state
 
 HUB_FILE = "open_clip_model.safetensors"
 DEMO_HINT = "to try the pipeline without them use encoder=demo dataset=demo"
@@ -148,84 +147,27 @@ def _download(model: str, tag: str) -> Path:
         )
         raise UserError(
             f"encoder.pretrained={tag}: the weights of {model} are not on this machine and could not be downloaded "
-            f"({type(error).__name__}); expected {place}. Fetch {source} where there is a network and give the file as "
-            f"encoder.pretrained=<path>; {DEMO_HINT}"
+            f"({type(error).__name__}: {str(error)[:200]}); expected {place}. Fetch {source} where there is a network "
+            f"and give the file as encoder.pretrained=<path>; {DEMO_HINT}"
         ) from None
     finally:
         hub_logger.setLevel(level)
 
 
 def load_weights(model: nn.Module, weights: Weights, name: str) -> None:
-    """Load a checkpoint strictly, position embeddings interpolated to the model's image size.
+    """Load a checkpoint strictly, position embeddings interpolated in float32 to the model's image size.
 
     Raises:
-        UserError: damaged file, or weights of another architecture (names the first tensor that differs).
+        UserError: a file that :mod:`~zsad_bench.state_dicts` cannot read, or weights of another architecture (names the
+            first tensor that differs).
     """
     if weights.path is None:
         return
+    state = fit_state(read_state(weights.path), model, weights.path, name)
     try:
-        state = _read_state(weights.path)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        StopIteration,
-        SafetensorError,
-    ) as error:
-        raise UserError(
-            f"{weights.path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:120]})"
-        ) from None
-    except Exception as error:  # torch.load raises pickle errors of several modules
-        raise UserError(f"{weights.path}: not a checkpoint of plain tensors ({type(error).__name__})") from None
-    try:
-        state = convert_state_dict(model, state)
-        resize_pos_embed(state, model)
-    except (KeyError, RuntimeError, ValueError, AttributeError, IndexError):
-        pass  # the comparison below names what does not fit
-    _refuse_other_architecture(model, state, weights.path, name)
-    model.load_state_dict(state, strict=True)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    else:
-        state = dict(load_state_dict(str(path)))
-    return expand_token_rows(state)
-
-
-def expand_token_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rebuild a token table of which only the used rows were stored; unused rows are zero.
-
-    Keys ``token_embedding.rows`` (n,) and ``token_embedding.values`` (n, width) become ``token_embedding.weight``
-    (49408, width). A state without them is returned as it is.
-    """
-    rows = state.pop("token_embedding.rows", None)
-    if rows is None:
-        return state
-    values = state.pop("token_embedding.values")
-    table = torch.zeros(open_clip.SimpleTokenizer().vocab_size, values.shape[1])
-    table[rows.long()] = values.float()
-    return {**state, "token_embedding.weight": table}
-
-
-def _refuse_other_architecture(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    got = {key: tuple(tensor.shape) for key, tensor in state.items() if isinstance(tensor, Tensor)}
-    hint = f"the weights are of another architecture than encoder.model={name}; give the model they were trained for"
-    for key, shape in expected.items():
-        if key not in got:
-            raise UserError(f"{path}: has no tensor {key}; {hint}")
-        if got[key] != shape and not (torch.Size(got[key]).numel() == 1 and torch.Size(shape).numel() == 1):
-            raise UserError(f"{path}: tensor {key} is {got[key]} where {shape} is expected; {hint}")
-    extra = sorted(set(got) - set(expected))
-    if extra:
-        raise UserError(f"{path}: has {len(extra)} tensors the model lacks, first {extra[0]}; {hint}")
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:  # such as sparse tensors, which cannot be copied
+        raise UserError(f"{weights.path}: cannot be loaded into encoder.model={name} ({error})") from None
 
 
 def native_image_size(model: str) -> int:
@@ -249,8 +191,11 @@ def local_weights_sha256(pretrained: str | None) -> str | None:
 
 
 def file_metadata(path: Path) -> dict[str, str]:
-    """Text metadata of a safetensors file; empty for other files."""
+    """Text metadata of a safetensors file; empty for other files. Raises UserError for a damaged one."""
     if path.suffix != ".safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable checkpoint of plain tensors ({error})") from None

@@ -1,1 +1,1 @@
-"""What knows nothing of the subject: files, checksums, names. Imports nothing of the other rooms."""
+"""What knows nothing of the subject: devices, files, checksums, names. Imports nothing of the other rooms."""

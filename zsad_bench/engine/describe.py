@@ -26,7 +26,7 @@ from zsad_bench.engine.identity import (
 from zsad_bench.engine.method_card import MethodCard, departures, literal, variant_text
 from zsad_bench.labels import dataset_label, lacks_categories
 from zsad_bench.method import Method
-from zsad_bench.results import MODIFIED, RESULT_FORMAT, JobInfo
+from zsad_bench.results import MODIFIED, JobInfo
 from zsad_bench.weights import file_metadata, local_path, local_weights_sha256
 
 # In the metadata of weights that tools/train_demo_encoder.py made from drawn images.
@@ -65,7 +65,6 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         preset=variant,
         root="" if root is None else hashlib.sha256(root.encode()).hexdigest()[:6],
         keys=dict(_keys(config)),
-        format=RESULT_FORMAT,
     )
 
 
