@@ -41,7 +41,7 @@ class Noting(TrainableMethod):
         return REQUEST
 
     def text_vectors(self, text: TextFeatures) -> Tensor:
-        return text.normal[:1].expand(2, -1) if text.normal.ndim == 2 else text.normal.expand(2, -1)
+        return torch.stack([text.normal.mean(dim=0), text.abnormal.mean(dim=0)])
 
     def training_loss(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> Tensor:
         assert len(text) == len(masks) == len(batch)
@@ -75,7 +75,7 @@ def test_every_image_comes_with_its_own_features(tmp_path: Path, photo_folder: P
     assert [len(batch) for batch in method.batches] == [5, 5, 2] * 2
 
     def alone(sample: Sample) -> FeatureBatch:
-        pixels = image_to_array(dataset.read_image(sample), encoder.geometry)[None]
+        pixels = image_to_array(dataset.read_image(sample), encoder.geometry)[None].copy()
         return encoder.encode(encoder.normalise(pixels), REQUEST, [sample.image_id])
 
     for batch in method.batches:
