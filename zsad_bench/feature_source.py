@@ -368,7 +368,6 @@ class _StoredFeatures(CategoryFeatures):
         Naming them takes one copy of the pixels to the host; without a store there is none.
         """
         place = f"{self.source.encoder.plan.key}/{_DERIVED}/{safe_name(self.source.dataset.name)}"
-        keys = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels.float().cpu().numpy()]
         items = items_of(request, self.blocks)
         names = [str(number) for number in range(len(pixels))]
         with self.listener.time("read"):

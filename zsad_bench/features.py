@@ -200,15 +200,15 @@ class FeatureBatch:
 
     def select(self, images: Sequence[int]) -> FeatureBatch:
         """Copies of the features of some images, by position, in the order given."""
-        rows = list(images)
+        rows = torch.tensor(list(images)).to(self.class_tokens.device)
         return replace(
             self,
-            image_ids=tuple(self.image_ids[row] for row in rows),
+            image_ids=tuple(self.image_ids[row] for row in images),
             class_tokens=self.class_tokens[rows],
             tokens={tap: tokens[rows] for tap, tokens in self.tokens.items()},
             windows={side: vectors[rows] for side, vectors in self.windows.items()},
             views={view: vectors[rows] for view, vectors in self.views.items()},
-            pixels=None if self.pixels is None else self.pixels[rows],
+            pixels=None if self.pixels is None else self.pixels[rows.to(self.pixels.device)],
         )
 
     @staticmethod
