@@ -200,7 +200,7 @@ class FeatureBatch:
 
     def select(self, images: Sequence[int]) -> FeatureBatch:
         """Copies of the features of some images, by position, in the order given."""
-        rows = torch.tensor(list(images)).to(self.class_tokens.device)
+        rows = torch.tensor(list(images), dtype=torch.long).to(self.class_tokens.device)
         return replace(
             self,
             image_ids=tuple(self.image_ids[row] for row in images),
