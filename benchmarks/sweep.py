@@ -120,10 +120,22 @@ class Measured:
         self.gpu_memory = max(self.gpu_memory, float(row.get("peak_gpu_memory_mb") or 0))
 
 
-def charges(folder: Path, common: list[str], methods: list[str], rounds: int) -> None:
-    """Measure and print every method in a sweep against alone, and write the table."""
+def charges(folder: Path, common: list[str], methods: list[str], rounds: int, minutes: float) -> None:
+    """Measure and print every method in a sweep against alone, and write the table.
+
+    Args:
+        folder: for results and features, deleted afterwards.
+        common: overrides of every run.
+        methods: names of ``conf/method``.
+        rounds: so many, if they fit.
+        minutes: a round that would not end within them is not begun.
+    """
+    begin = time.perf_counter()
     found: dict[tuple[str, str], tuple[Measured, Measured]] = {}
     for number in range(rounds):
+        if number and (time.perf_counter() - begin) * (number + 1) / number > 60 * minutes:
+            rounds = number
+            break
         command = [sys.executable, "-m", "zsad_bench", "-m", *common, f"batch_size={CHARGED_SIZES}"]
         names = {"sweep": ",".join(methods)} | {f"alone_{method}": method for method in methods}
         for name, chosen in names.items():
@@ -134,6 +146,7 @@ def charges(folder: Path, common: list[str], methods: list[str], rounds: int) ->
                 for row in csv.DictReader(file):
                     both = found.setdefault((row["method"], row["batch_size"]), (Measured(), Measured()))
                     both[name != "sweep"].add(row)
+    print(f"the best of {rounds} rounds")
     print(f"{'method':12}{'batch':>6}{'in a sweep':>12}{'alone':>9}{'ratio':>7}   MiB in a sweep, alone   GPU MiB")
     table = []
     for (method, size), (ours, alone) in sorted(found.items(), key=lambda item: (item[0][0], int(item[0][1]))):
@@ -160,6 +173,7 @@ def main() -> None:
     parser.add_argument("--sizes", default=SIZES)
     parser.add_argument("--part", choices=("all", "charge", "cost"), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="of the comparison with single runs")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for them; fewer rounds if they are slow")
     parser.add_argument("--model", default="ViT-B-16", help="an open_clip name with random weights, or demo")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="bf16")
@@ -180,7 +194,7 @@ def main() -> None:
         if options.model != "demo":
             common += [f"encoder.model={options.model}", "encoder.pretrained=null", "encoder.sha256=null"]
         if options.part != "cost":
-            charges(folder, common, options.methods.split(","), options.rounds)
+            charges(folder, common, options.methods.split(","), options.rounds, options.minutes)
         if options.part == "charge":
             return
         grid = [f"method={options.methods}", f"batch_size={options.sizes}"]
