@@ -106,13 +106,11 @@ def test_musc_is_the_official_code(golden_winclip: Path, winclip_encoder: ClipEn
     np.testing.assert_allclose(found.scores, golden["rscin_k1_2_3"], atol=GOLDEN)
 
 
-@pytest.mark.parametrize("text_vector", ["mean", "pca", "kde", "dbscan", "mean_shift"])
+@pytest.mark.parametrize("text_vector", ["mean", "dbscan"])
 def test_clip_ad_is_the_official_code(
     golden_clipad: Path, clipad_encoder: ClipEncoder, clipad_images: torch.Tensor, text_vector: str
 ) -> None:
     golden = recorded(golden_clipad, "clipad_sdp")
-    if f"sdp_{text_vector}_map_smooth" not in golden:
-        pytest.skip(f"no recording of text_vector={text_vector}")
     bound = load_method("clip_ad_paper", clipad_encoder, text_vector=text_vector)
     for image, class_name in enumerate(CLIP_AD_CLASSES):
         found = bound.predict_images(clipad_images[image : image + 1], class_name)
