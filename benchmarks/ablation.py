@@ -24,7 +24,7 @@ from variants import TABLES, Variant
 
 from zsad_bench import load_dataset, load_encoder, load_method
 from zsad_bench.api import Value
-from zsad_bench.batching import limited
+from zsad_bench.batching import compose_batches, limited, shuffled
 from zsad_bench.data import Dataset, Sample
 from zsad_bench.encoder import ClipEncoder
 from zsad_bench.evaluation import read_masks
@@ -91,31 +91,43 @@ def encode_category(
     )
 
 
-def shuffled(count: int, size: int | str, seed: int) -> list[np.ndarray]:
-    """Batches of a category in random order, as the runner makes them."""
-    order = np.random.default_rng(seed).permutation(count)
-    step = count if size == "all" else int(size)
-    return [order[first : first + step] for first in range(0, count, step)]
+@dataclass(frozen=True)
+class Together:
+    """Images that a method sees together, by their number; the first ``n_new`` are scored here."""
+
+    images: np.ndarray
+    n_new: int
 
 
-def composed(labels: np.ndarray, size: int, share: float, n_batches: int, seed: int) -> list[np.ndarray]:
+def in_batches(samples: Sequence[Sample], size: int | str, seed: int) -> list[Together]:
+    """Batches of a category by the protocol: in random order, a short last one filled."""
+    number = {sample.image_id: position for position, sample in enumerate(samples)}
+    return [
+        Together(np.array([number[sample.image_id] for sample in batch.samples]), batch.n_new)
+        for batch in compose_batches(shuffled(samples, seed), size, seed)
+    ]
+
+
+def composed(labels: np.ndarray, size: int, share: float, n_batches: int, seed: int) -> list[Together]:
     """Batches with a fixed share of anomalous images; an image can be in several batches."""
     random = np.random.default_rng(seed)
     anomalous, normal = (np.flatnonzero(labels == label) for label in (1, 0))
     n_anomalous = round(size * share)
-    return [
+    drawn = [
         np.concatenate([random.permutation(anomalous)[:n_anomalous], random.permutation(normal)[: size - n_anomalous]])
         for _ in range(n_batches)
     ]
+    return [Together(images, len(images)) for images in drawn]
 
 
-def measure(method: Method, category: Category, batches: Sequence[np.ndarray], size: int) -> dict[str, float]:
+def measure(method: Method, category: Category, batches: Sequence[Together], size: int) -> dict[str, float]:
     """Metrics of a category over all its batches together, maps and masks at ``size`` pixels."""
     method.prepare(category.texts[method.prompts] if method.prompts else None)
-    predictions: list[Prediction] = [method.predict(category.batch(images.tolist())) for images in batches]
-    scores = torch.cat([prediction.scores for prediction in predictions]).numpy()
-    maps = torch.cat([prediction.maps for prediction in predictions]).numpy()
-    images = np.concatenate(batches)
+    predictions: list[Prediction] = [method.predict(category.batch(batch.images.tolist())) for batch in batches]
+    pairs = list(zip(predictions, batches, strict=True))
+    scores = torch.cat([prediction.scores[: batch.n_new] for prediction, batch in pairs]).numpy()
+    maps = torch.cat([prediction.maps[: batch.n_new] for prediction, batch in pairs]).numpy()
+    images = np.concatenate([batch.images[: batch.n_new] for batch in batches])
     step = category.masks.shape[1] // size
     masks = category.masks[images][:, ::step, ::step]
     values = {**image_metrics(category.labels[images], scores), **pixel_metrics(masks, resize_maps(maps, size))}
@@ -130,7 +142,7 @@ def measure_table(
     categories: Sequence[Category],
     encoder: ClipEncoder,
     seeds: Sequence[int],
-    compositions: Mapping[str, Mapping[tuple[str, int], list[np.ndarray]]],
+    compositions: Mapping[str, Mapping[tuple[str, int], list[Together]]],
     size: int,
 ) -> list[Row]:
     """All measured rows of a table: one per composition, variant, category and seed."""
@@ -181,17 +193,17 @@ def put_into(page: Path, name: str, text: str) -> None:
 
 def compositions_of(
     name: str, categories: Sequence[Category], options: argparse.Namespace
-) -> dict[str, dict[tuple[str, int], list[np.ndarray]]]:
+) -> dict[str, dict[tuple[str, int], list[Together]]]:
     """The batches of every block of a table."""
 
-    def random_order(size: int | str) -> dict[tuple[str, int], list[np.ndarray]]:
+    def random_order(size: int | str) -> dict[tuple[str, int], list[Together]]:
         return {
-            (category.name, seed): shuffled(len(category.samples), size, named_seed(seed, category.name))
+            (category.name, seed): in_batches(category.samples, size, named_seed(seed, category.name))
             for category in categories
             for seed in options.seeds
         }
 
-    def with_share(share: float) -> dict[tuple[str, int], list[np.ndarray]]:
+    def with_share(share: float) -> dict[tuple[str, int], list[Together]]:
         return {
             (category.name, seed): composed(
                 category.labels, options.batch_size, share, options.batches, named_seed(seed, category.name)
