@@ -154,6 +154,12 @@ def test_the_root_counts_for_data_without_a_published_identity(here: Path, datas
     assert one == linked == again != other
 
 
+@pytest.mark.parametrize(("dataset", "category"), [("demo", "tile"), ("mvtec", "bottle"), ("visa", "pcb1")])
+def test_the_place_of_published_data_does_not_count(dataset: str, category: str) -> None:
+    places = {of(f"dataset={dataset}", f"dataset.root={root}", categories=(category,)) for root in ("a", "b/data")}
+    assert len(places) == 1
+
+
 METHOD = """
 from zsad_bench.features import FeatureRequest
 from zsad_bench.method import Method, Prediction

@@ -117,7 +117,9 @@ def data_root(config: DictConfig, categories: Sequence[str]) -> str | None:
     """The folder of data that has no published identity, with all links resolved; None for a published dataset."""
     dataset = config.dataset
     known = [card for card in cards().values() if card.name == dataset.name and card.target == dataset["_target_"]]
-    if any(card.class_names and set(categories) <= set(card.class_names) for card in known):
+    # A card without names of categories is of data that the configuration describes wholly, as it does the demo's.
+    published = [card for card in known if card.about.kind not in ("", "yours")]
+    if any(not card.class_names or set(categories) <= set(card.class_names) for card in published):
         return None
     return str(Path(str(dataset.root)).expanduser().resolve())
 
