@@ -65,7 +65,7 @@ def clock_of(options: argparse.Namespace) -> Callable[[], float]:
     """
     import torch
 
-    from zsad_bench.core.devices import synchronise
+    from zsad_bench.core.devices import synchronize
     from zsad_bench.encoder_plan import choose_device
     from zsad_bench.errors import UserError
 
@@ -79,7 +79,7 @@ def clock_of(options: argparse.Namespace) -> Callable[[], float]:
     read = time.process_time if options.cpu_seconds else time.perf_counter
 
     def clock() -> float:
-        synchronise(device)
+        synchronize(device)
         return read()
 
     return clock

@@ -56,7 +56,7 @@ for category in source.dataset.categories:
 READ_ONLY = """
 import sys, time
 from zsad_bench.config import compose_config, with_name
-from zsad_bench.core.devices import synchronise
+from zsad_bench.core.devices import synchronize
 from zsad_bench.data import Dataset
 from zsad_bench.encoder import build_encoder
 from zsad_bench.feature_source import FeatureSource
@@ -78,7 +78,7 @@ for kind in (direct, source, direct, source):
     begin = time.perf_counter()
     for _ in kind.category(category, samples, request).batches(batches):
         pass
-    synchronise(source.encoder.device)
+    synchronize(source.encoder.device)
     print(time.perf_counter() - begin)
 """
 

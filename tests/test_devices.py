@@ -30,7 +30,7 @@ from torch import Tensor
 
 from zsad_bench import load_dataset, load_method
 from zsad_bench.api import BoundMethod
-from zsad_bench.core.devices import CPU_BLOCKS, blocks_for, synchronise
+from zsad_bench.core.devices import CPU_BLOCKS, blocks_for, synchronize
 from zsad_bench.core.draws import normal, uniform
 from zsad_bench.dense import patch_products
 from zsad_bench.encoder import ClipEncoder, LazyEncoder, build_encoder
@@ -399,4 +399,4 @@ def test_patch_embedding_as_a_product() -> None:
 def test_blocks_by_kind_of_device() -> None:
     assert blocks_for(CPU) == CPU_BLOCKS
     assert blocks_for(torch.device("mps")).similarities > CPU_BLOCKS.similarities
-    synchronise(CPU)
+    synchronize(CPU)

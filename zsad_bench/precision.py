@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from zsad_bench.blocks import Linear, can_pack
+from zsad_bench.core.devices import synchronize
 from zsad_bench.environment import facts
 from zsad_bench.errors import UserError
 from zsad_bench.files import write_atomic
@@ -114,8 +115,5 @@ def _seconds(linear: Linear, x: torch.Tensor, device: torch.device) -> float:
     start = time.perf_counter()
     with torch.inference_mode():
         linear(x)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    synchronize(device)
     return time.perf_counter() - start

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from yaml import YAMLError
 
-from zsad_bench.core.laps import Cost, synchronize
+from zsad_bench.core.devices import synchronize
+from zsad_bench.core.laps import Cost
 from zsad_bench.environment import device_name
 from zsad_bench.errors import UserError
 from zsad_bench.files import atomic_path

@@ -50,9 +50,9 @@ def blocks_for(device: torch.device) -> Blocks:
     )
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until everything that was asked of a device is computed; needed before a clock is read."""
-    if device.type == "cuda":
+def synchronize(device: torch.device) -> None:
+    """Wait until everything that was asked of a device is computed; needed before a clock of the host is read."""
+    if device.type == "cuda" and torch.cuda.is_available():
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 
+from zsad_bench.core.devices import synchronize
+
 
 class Lap(Protocol):
     """Told the name of a piece of work when it is done; several names share its time equally."""
@@ -20,14 +22,6 @@ class Lap(Protocol):
 
 def untimed(*_: str) -> None:
     """Nobody wants to know how long a piece of work took."""
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what it was given, so that a clock of the host tells the truth about it."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 class Laps:

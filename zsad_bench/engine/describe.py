@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
@@ -117,10 +117,6 @@ def _keys(config: DictConfig) -> Iterator[tuple[str, str]]:
     for group in ("method", "dataset", "encoder"):
         for key, value in plain(config[group]).items():
             if key not in ignored.get(group, NOT_IN_FEATURES):
-                yield f"{group}.{key}", _text(value)
+                yield f"{group}.{key}", literal(value)
     for key in (*TOP_LEVEL, "last_batch", "evaluation_size"):
-        yield key, _text(config[key])
-
-
-def _text(value: object) -> str:
-    return literal(dict(value)) if isinstance(value, Mapping) else literal(value)
+        yield key, literal(config[key])

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from zsad_bench.core.laps import Charge, synchronize
+from zsad_bench.core.devices import synchronize
+from zsad_bench.core.laps import Charge
 from zsad_bench.core.memory import PeakMemory
 
 SETUP, SCORE = "setup", "score"
