@@ -24,17 +24,15 @@ from variants import TABLES, Variant
 
 from zsad_bench import load_dataset, load_encoder, load_method
 from zsad_bench.api import Value
-from zsad_bench.batching import compose_batches, limited, shuffled
-from zsad_bench.data import Dataset, Sample
-from zsad_bench.encoder import ClipEncoder
-from zsad_bench.evaluation import read_masks
-from zsad_bench.features import FeatureBatch, FeatureRequest
-from zsad_bench.maps import resize_maps
-from zsad_bench.method import Method, Prediction
+from zsad_bench.contract import Dataset, FeatureBatch, FeatureRequest, Method, Prediction, Sample, TextFeatures
+from zsad_bench.core.seeds import named_seed
+from zsad_bench.data.geometry import image_to_array
+from zsad_bench.encoder.clip import ClipEncoder
+from zsad_bench.engine.batches import compose_batches, limited, shuffled
+from zsad_bench.engine.measure import read_masks
 from zsad_bench.metrics import image_metrics, pixel_metrics
-from zsad_bench.preprocess import image_to_array
-from zsad_bench.prompts import TextFeatures, load_ensemble
-from zsad_bench.seeds import named_seed
+from zsad_bench.text.ensembles import load_ensemble
+from zsad_bench.toolkit.maps import resize_maps
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 DEMO = "pkg://zsad_bench/demo_encoder/demo_clip"
@@ -83,9 +81,7 @@ def encode_category(
         labels=np.array([sample.label for sample in samples]),
         masks=np.stack([mask for mask in masks if mask is not None]),
         texts={
-            prompt: encoder.texts.features(
-                load_ensemble(prompt), dataset.class_name(name), dataset.is_texture(name)
-            )
+            prompt: encoder.texts.features(load_ensemble(prompt), dataset.class_name(name), dataset.is_texture(name))
             for prompt in prompts
         },
     )

@@ -21,12 +21,13 @@ from side_by_side import Ratio, add_clock_options, add_device_option, clock_name
 
 from zsad_bench import load_encoder, load_method
 from zsad_bench.api import BoundMethod
-from zsad_bench.blocks import Linear, can_pack
-from zsad_bench.encoder import ClipEncoder
-from zsad_bench.features import FeatureRequest, Stream, Tap
-from zsad_bench.matching import quarter_depths
-from zsad_bench.precision import PRECISIONS
-from zsad_bench.prompts import PromptEnsemble, TextCache, load_ensemble
+from zsad_bench.contract import FeatureRequest, Stream, Tap
+from zsad_bench.core.packed import Linear, can_pack
+from zsad_bench.encoder.clip import ClipEncoder
+from zsad_bench.encoder.precision import PRECISIONS
+from zsad_bench.text.cache import TextCache
+from zsad_bench.text.ensembles import PromptEnsemble, load_ensemble
+from zsad_bench.toolkit.settings import quarter_depths
 
 CHUNK = 8
 METHODS = ("winclip", "anoclip", "clip_ad", "musc", "fiseclip", "dual_image")

@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zsad_bench.batching import load_batches
-from zsad_bench.catalogue import dataset_at
-from zsad_bench.data import Dataset, Sample
-from zsad_bench.preprocess import Geometry, image_to_array
+from zsad_bench.contract import Dataset, Sample
+from zsad_bench.data.geometry import Geometry, image_to_array
+from zsad_bench.engine.dataset_card import dataset_at
+from zsad_bench.feature_store.loading import load_batches
 
 FORMATS = ("jpeg", "png", "bmp", "tiff16", "gray")
 SUFFIX = {"jpeg": ".jpg", "png": ".png", "bmp": ".bmp", "tiff16": ".tif", "gray": ".png"}

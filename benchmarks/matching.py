@@ -18,9 +18,9 @@ import torch
 from side_by_side import Ratio, add_clock_options, add_device_option, clock_name, clock_of, report, seconds
 
 from zsad_bench import load_encoder, load_method
-from zsad_bench.core.draws import normal
-from zsad_bench.features import FeatureBatch
-from zsad_bench.matching import aggregate, mutual_scores
+from zsad_bench.contract import FeatureBatch
+from zsad_bench.toolkit.draws import normal
+from zsad_bench.toolkit.matching import aggregate, mutual_scores
 
 METHODS = ("musc", "fiseclip", "dual_image")
 BATCH = 32

@@ -1,8 +1,8 @@
 """Measure the cost model of docs/scaling.md on this machine and write its tables and its plot anew.
 
-    python benchmarks/scaling.py                      measure, rewrite docs/scaling.md and docs/images/scaling.png
-    python benchmarks/scaling.py --images 5000 --categories 10   predict for a dataset of one's own, with the constants
-                                                      of the last measurement (results/bench/scaling.pickle)
+python benchmarks/scaling.py                      measure, rewrite docs/scaling.md and docs/images/scaling.png
+python benchmarks/scaling.py --images 5000 --categories 10   predict for a dataset of one's own, with the constants
+                                                  of the last measurement (results/bench/scaling.pickle)
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from scaling_model import (
     walk_flops,
 )
 
-from zsad_bench.batching import loader_workers
-from zsad_bench.config import compose_config
-from zsad_bench.encoder_plan import encoder_spec
-from zsad_bench.environment import facts
-from zsad_bench.features import FeatureRequest, Tap
-from zsad_bench.files import write_atomic
-from zsad_bench.runner import run_job
+from zsad_bench.config.compose import compose_config
+from zsad_bench.contract import FeatureRequest, Tap
+from zsad_bench.core.files import write_atomic
+from zsad_bench.core.machine import facts
+from zsad_bench.encoder.plan import encoder_spec
+from zsad_bench.engine.job import run_job
+from zsad_bench.feature_store.loading import loader_workers
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -230,8 +230,7 @@ def main() -> None:
         if not kept.exists():
             raise SystemExit("no constants yet: run python benchmarks/scaling.py first")
         sizes = tuple(
-            args.images // args.categories + (index < args.images % args.categories)
-            for index in range(args.categories)
+            args.images // args.categories + (index < args.images % args.categories) for index in range(args.categories)
         )
         own = DatasetSize("yours", sizes, args.images // 2, args.megapixels, "jpeg")
         print(predictions(pickle.loads(kept.read_bytes()), (own,))[0])

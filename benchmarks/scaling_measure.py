@@ -29,25 +29,25 @@ from scaling_model import (
     window_flops,
 )
 
-from zsad_bench.config import compose_config
-from zsad_bench.data import Dataset
-from zsad_bench.dense import window_forward
-from zsad_bench.encoder import ClipEncoder, Encoder
-from zsad_bench.encoder_plan import EncoderSpec, encoder_spec
-from zsad_bench.evaluation import read_masks
-from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
-from zsad_bench.images import read_image_file
-from zsad_bench.method import Method
+from zsad_bench.config.compose import compose_config
+from zsad_bench.config.plugins import build
+from zsad_bench.contract import Dataset, EncoderSpec, FeatureBatch, FeatureRequest, Method, Stream, Tap, TextFeatures
+from zsad_bench.core.machine import limit_threads
+from zsad_bench.data.geometry import Geometry, image_to_array, mask_to_array
+from zsad_bench.data.images import read_image_file
+from zsad_bench.encoder.base import Encoder
+from zsad_bench.encoder.clip import ClipEncoder
+from zsad_bench.encoder.plan import encoder_spec
+from zsad_bench.encoder.tower import window_forward
+from zsad_bench.engine.job import configured_encoder, describe
+from zsad_bench.engine.measure import read_masks
+from zsad_bench.engine.pictures import write_maps, write_worst
+from zsad_bench.feature_store.store import DiskStore
 from zsad_bench.metrics import pixel_metrics
-from zsad_bench.plugins import build
-from zsad_bench.preprocess import Geometry, image_to_array, mask_to_array
-from zsad_bench.prompts import TextFeatures, load_ensemble
-from zsad_bench.results import CategoryResult, ImageResult, JobFolder
-from zsad_bench.runner import configured_encoder, describe
-from zsad_bench.sheets import write_maps, write_worst
-from zsad_bench.store import DiskStore
-from zsad_bench.summaries import summarise
-from zsad_bench.threads import limit_threads
+from zsad_bench.results.files import JobFolder
+from zsad_bench.results.rows import CategoryResult, ImageResult
+from zsad_bench.statistics.histograms import summarise
+from zsad_bench.text.ensembles import load_ensemble
 
 MODEL = "ViT-B-16-plus-240"
 ENCODER = ("encoder=vit_b_16_plus_240", "encoder.pretrained=null", "encoder.device=cpu")
@@ -304,7 +304,7 @@ def measure_method(name: str) -> MethodCost:
 
 def measure_start() -> float:
     """Seconds until a fresh process can begin: imports."""
-    command = [sys.executable, "-c", "import zsad_bench.runner"]
+    command = [sys.executable, "-c", "import zsad_bench.engine.job"]
     seconds = []
     for _ in range(2):
         before = os.times()

@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import nnls
 
-from zsad_bench.encoder_plan import EncoderSpec
-from zsad_bench.features import FeatureRequest
-from zsad_bench.matching import TABLE
+from zsad_bench.contract import EncoderSpec, FeatureRequest
+from zsad_bench.toolkit.matching import TABLE
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ class Fit:
     @property
     def deviation(self) -> float:
         """Largest relative deviation of a measured point from the fit."""
-        return max(
-            abs(self(*row) / second - 1) for row, second in zip(self.quantities, self.seconds, strict=True)
-        )
+        return max(abs(self(*row) / second - 1) for row, second in zip(self.quantities, self.seconds, strict=True))
 
 
 def fit(terms: Sequence[str], quantities: Sequence[Sequence[float]], seconds: Sequence[float]) -> Fit:

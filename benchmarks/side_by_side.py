@@ -66,8 +66,8 @@ def clock_of(options: argparse.Namespace) -> Callable[[], float]:
     import torch
 
     from zsad_bench.core.devices import synchronize
-    from zsad_bench.encoder_plan import choose_device
-    from zsad_bench.errors import UserError
+    from zsad_bench.core.errors import UserError
+    from zsad_bench.encoder.plan import choose_device
 
     torch.set_num_threads(1 if options.cpu_seconds else options.threads)
     try:

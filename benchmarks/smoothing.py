@@ -16,7 +16,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from side_by_side import Ratio, add_clock_options, add_device_option, clock_name, clock_of, report, seconds
 
-from zsad_bench.maps import smooth
+from zsad_bench.toolkit.maps import smooth
 
 # Maps as methods smooth them: sigma 4 and 8 at 240 pixels, and the same at larger inputs.
 CASES = (

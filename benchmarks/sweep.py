@@ -36,12 +36,14 @@ TOLERANCE = 0.15
 
 ENCODE_ONLY = """
 import sys
-from zsad_bench.config import compose_config, feature_jobs, with_name
-from zsad_bench.data import Dataset
-from zsad_bench.plugins import build
-from zsad_bench.prompts import load_ensemble
-from zsad_bench.runner import configured_source
-from zsad_bench.union import target, union_of
+from zsad_bench.config.compose.compose import compose_config
+from zsad_bench.config.compose.sweeps import feature_jobs
+from zsad_bench.config.run_name.run_name import with_name
+from zsad_bench.contract import Dataset
+from zsad_bench.config.compose.plugins import build
+from zsad_bench.text.ensembles import load_ensemble
+from zsad_bench.engine.job import configured_source
+from zsad_bench.feature_store.sweep_request import target, union_of
 
 configs = [compose_config(job) for job in feature_jobs(with_name(sys.argv[1:]))]
 wanted = union_of(configs)[target(configs[0])]
@@ -55,14 +57,15 @@ for category in source.dataset.categories:
 
 READ_ONLY = """
 import sys, time
-from zsad_bench.config import compose_config, with_name
+from zsad_bench.config.compose.compose import compose_config
+from zsad_bench.config.run_name.run_name import with_name
 from zsad_bench.core.devices import synchronize
-from zsad_bench.data import Dataset
-from zsad_bench.encoder import build_encoder
-from zsad_bench.feature_source import FeatureSource
-from zsad_bench.features import FeatureRequest, Tap
-from zsad_bench.plugins import build
-from zsad_bench.runner import configured_source
+from zsad_bench.contract import Dataset
+from zsad_bench.encoder.loading import build_encoder
+from zsad_bench.feature_store.source import FeatureSource
+from zsad_bench.contract import FeatureRequest, Tap
+from zsad_bench.config.compose.plugins import build
+from zsad_bench.engine.job import configured_source
 
 config = compose_config(with_name(sys.argv[1:]))
 source = configured_source(config, build(config.dataset, Dataset, "dataset"))

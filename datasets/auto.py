@@ -13,14 +13,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from zsad_bench.catalogue import cards, dataset_at
-from zsad_bench.data import Dataset, innermost
-from zsad_bench.errors import UserError
-from zsad_bench.labels import own_name
+from zsad_bench.contract import Dataset
+from zsad_bench.core.errors import UserError
+from zsad_bench.data.folders import innermost
+from zsad_bench.engine.dataset_card import cards, dataset_at
+from zsad_bench.engine.dataset_names import own_name
 
-from .layout import list_folder
 from .mvtec import is_category
-from .published import Published
+from .original_or_copy import Published
+from .reading.layout import list_folder
 
 # Layouts that belong to one dataset, in the order in which they are tried.
 _OWN_LAYOUT = (
@@ -52,7 +53,7 @@ def auto(
     Args:
         root: the folder, or one that holds it alone.
         name, protocol, mask_threshold: None takes those of the dataset that is recognised.
-        categories, fast_jpeg: as for :class:`~zsad_bench.data.Dataset`.
+        categories, fast_jpeg: as for :class:`~zsad_bench.contract.Dataset`.
         class_names, textures: replace or add to those of the dataset that is recognised.
         title: not used; every dataset has this key.
 

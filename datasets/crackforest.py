@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from zsad_bench.data import Index, Problem, Sample
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Index, Problem, Sample
+from zsad_bench.core.errors import UserError
 
-from .layout import list_folder, relative
-from .pairing import stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import list_folder, relative
+from .reading.pairing import stray_problems
 
 _CATEGORY = "road"
 _BACKGROUND = 1

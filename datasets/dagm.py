@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zsad_bench.data import SPLITS, Index, Sample, Split
+from zsad_bench.contract import SPLITS, Index, Sample, Split
 
-from .layout import find_folder, list_folder, relative
-from .pairing import pair_masks, stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import find_folder, list_folder, relative
+from .reading.pairing import pair_masks, stray_problems
 
 _CLASS = re.compile(r"class_?\d+", re.IGNORECASE)
 

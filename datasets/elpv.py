@@ -15,11 +15,11 @@ import os
 from pathlib import Path
 from typing import Unpack
 
-from zsad_bench.data import CommonOptions, Dataset, Index, Problem, Sample
-from zsad_bench.errors import UserError
+from zsad_bench.contract import CommonOptions, Dataset, Index, Problem, Sample
+from zsad_bench.core.errors import UserError
 
-from .layout import relative
-from .listed_files import ListedFiles
+from .reading.layout import relative
+from .reading.listed_files import ListedFiles
 
 _CATEGORY = "elpv"
 _TYPES = ("mono", "poly")

@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from zsad_bench.data import Dataset, DatasetOptions, Index, Problem, Sample
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Dataset, DatasetOptions, Index, Problem, Sample
+from zsad_bench.core.errors import UserError
 
-from .layout import (
+from .mvtec import is_category, scan_category
+from .reading.layout import (
     ANOMALOUS_FOLDERS,
     MASK_FOLDERS,
     Listing,
@@ -30,9 +31,8 @@ from .layout import (
     list_folder,
     relative,
 )
-from .mask_labels import anomalous_masks
-from .mvtec import is_category, scan_category
-from .pairing import looks_like_mask, pair_masks, stray_problems
+from .reading.mask_labels import anomalous_masks
+from .reading.pairing import looks_like_mask, pair_masks, stray_problems
 
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 
@@ -40,7 +40,7 @@ _IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 class Folder(Dataset):
     """A user's folder of images.
 
-    Args beyond those of :class:`~zsad_bench.data.Dataset`:
+    Args beyond those of :class:`~zsad_bench.contract.Dataset`:
         category: name of the category when the root is a single one; default: the root folder's name.
         class_name: the noun for prompts when there is a single category ("hazelnut").
     """
@@ -162,9 +162,7 @@ class Folder(Dataset):
             groups.setdefault("" if folder == "." else folder, []).append(image)
         pairs, problems = pair_masks(groups, [], masks, root=self.root, category=category)
         index.problems.extend(problems)
-        marks, unreadable = anomalous_masks(
-            pairs, self.mask_threshold, root=self.root, category=category
-        )
+        marks, unreadable = anomalous_masks(pairs, self.mask_threshold, root=self.root, category=category)
         index.problems.extend(unreadable)
         for image in images:
             mask = pairs.get(image)

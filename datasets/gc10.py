@@ -12,12 +12,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from zsad_bench.data import Index, Problem, Sample
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Index, Problem, Sample
+from zsad_bench.core.errors import UserError
 
-from .layout import Listing, list_folder, relative
-from .pairing import stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import Listing, list_folder, relative
+from .reading.pairing import stray_problems
 
 _CATEGORY = "gc10"
 _LABELS = ("lable", "label", "labels")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zsad_bench.data import Index, Problem, Sample
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Index, Problem, Sample
+from zsad_bench.core.errors import UserError
 
-from .csv_rows import csv_rows
-from .layout import list_folder, relative
-from .pairing import stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.csv_rows import csv_rows
+from .reading.layout import list_folder, relative
+from .reading.pairing import stray_problems
 
 _CATEGORY = "headct"
 _FOLDER = "head_ct"

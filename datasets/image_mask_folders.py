@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from zsad_bench.data import SPLITS, DatasetOptions, Index, Problem, Sample, Split
-from zsad_bench.errors import UserError
+from zsad_bench.contract import SPLITS, DatasetOptions, Index, Problem, Sample, Split
+from zsad_bench.core.errors import UserError
 
-from .layout import list_below, relative
-from .pairing import pair_masks, stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import list_below, relative
+from .reading.pairing import pair_masks, stray_problems
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Part:
 class ImageMaskFolders(Published):
     """Images and masks in folders that the configuration names.
 
-    Args beyond those of :class:`~zsad_bench.data.Dataset`:
+    Args beyond those of :class:`~zsad_bench.contract.Dataset`:
         parts: mappings with ``images``, ``masks`` (folders below the root), ``category`` and ``split`` (train or test,
             the default). Copies of a dataset differ, so several may stand for one category and split: the first
             whose two folders exist is used.

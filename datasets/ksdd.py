@@ -20,13 +20,13 @@ from typing import Unpack
 import numpy as np
 from PIL import Image
 
-from zsad_bench.data import DatasetOptions, Index, Sample
-from zsad_bench.images import read_image_file, read_image_size
+from zsad_bench.contract import DatasetOptions, Index, Sample
+from zsad_bench.data.images import read_image_file, read_image_size
 
-from .layout import list_folder, relative
-from .mask_labels import marked_strips, strip_rows, without_label
-from .pairing import pair_beside, stray_problems
-from .published import Published
+from .original_or_copy import Published
+from .reading.layout import list_folder, relative
+from .reading.mask_labels import marked_strips, strip_rows, without_label
+from .reading.pairing import pair_beside, stray_problems
 
 _CATEGORY = "ksdd"
 _STRIPS = {"whole": 1, "strips": 3}
@@ -65,9 +65,7 @@ class Ksdd(Published):
             pairs |= found
             index.problems.extend(problems)
         index.problems.extend(without_label(images, pairs, root=self.root, category=_CATEGORY))
-        marks, problems = marked_strips(
-            pairs, self.mask_threshold, self._n_strips, root=self.root, category=_CATEGORY
-        )
+        marks, problems = marked_strips(pairs, self.mask_threshold, self._n_strips, root=self.root, category=_CATEGORY)
         index.problems.extend(problems)
         tested = set(items[::_TEST_ITEM])
         for image in images:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zsad_bench.data import SPLITS, Index, Sample
+from zsad_bench.contract import SPLITS, Index, Sample
 
-from .layout import list_folder, relative
-from .mask_labels import anomalous_masks, without_label
-from .pairing import pair_beside, stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import list_folder, relative
+from .reading.mask_labels import anomalous_masks, without_label
+from .reading.pairing import pair_beside, stray_problems
 
 _CATEGORY = "ksdd2"
 
@@ -38,9 +38,7 @@ class Ksdd2(Published):
             masks = [path for path in listing.images if _is_mask(path)]
             pairs, problems = pair_beside(images, masks, root=self.root, category=_CATEGORY)
             index.problems.extend([*problems, *without_label(images, pairs, root=self.root, category=_CATEGORY)])
-            marks, problems = anomalous_masks(
-                pairs, self.mask_threshold, root=self.root, category=_CATEGORY
-            )
+            marks, problems = anomalous_masks(pairs, self.mask_threshold, root=self.root, category=_CATEGORY)
             index.problems.extend(problems)
             for image, mask in pairs.items():
                 if mask in marks:

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
 
-from zsad_bench.data import DatasetOptions, Index, Problem, Sample
+from zsad_bench.contract import DatasetOptions, Index, Problem, Sample
 
-from .layout import list_folder, relative
-from .pairing import stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import list_folder, relative
+from .reading.pairing import stray_problems
 
 
 class LabelledFolders(Published):
     """A single category, named after ``dataset.name``, whose folders tell the labels.
 
-    Args beyond those of :class:`~zsad_bench.data.Dataset`:
+    Args beyond those of :class:`~zsad_bench.contract.Dataset`:
         folders: folder name in lower case -> defect type; ``good`` marks normal images.
     """
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from zsad_bench.data import Sample, read_mask_file
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Sample
+from zsad_bench.core.errors import UserError
+from zsad_bench.data.images import read_mask_file
 
-from .layout import find_folder, list_folder
 from .mvtec import MVTec, is_category
+from .reading.layout import find_folder, list_folder
 
 
 class Loco(MVTec):

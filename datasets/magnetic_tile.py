@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zsad_bench.data import Index, Sample
+from zsad_bench.contract import Index, Sample
 
-from .layout import is_normal_folder, list_folder, relative
-from .pairing import pair_beside, stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import is_normal_folder, list_folder, relative
+from .reading.pairing import pair_beside, stray_problems
 
 _CATEGORY = "magnetic_tile"
 _PREFIX = "mt_"

@@ -12,10 +12,10 @@ import json
 import os
 from pathlib import Path, PurePosixPath
 
-from zsad_bench.data import Dataset, Index, Problem, Sample, Split
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Dataset, Index, Problem, Sample, Split
+from zsad_bench.core.errors import UserError
 
-from .listed_files import ListedFiles
+from .reading.listed_files import ListedFiles
 
 _KEYS: dict[str, Split] = {
     "train": "train",

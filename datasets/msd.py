@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zsad_bench.data import Index, Problem, Sample
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Index, Problem, Sample
+from zsad_bench.core.errors import UserError
 
-from .layout import list_folder, relative
-from .mask_labels import anomalous_masks, without_label
-from .pairing import pair_masks, stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import list_folder, relative
+from .reading.mask_labels import anomalous_masks, without_label
+from .reading.pairing import pair_masks, stray_problems
 
 _TEST_FILE = "ImageSets/Segmentation/test.txt"
 

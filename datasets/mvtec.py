@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from zsad_bench.data import SPLITS, Dataset, Index, Problem, Sample, Split
-from zsad_bench.errors import UserError
+from zsad_bench.contract import SPLITS, Dataset, Index, Problem, Sample, Split
+from zsad_bench.core.errors import UserError
 
-from .layout import Listing, find_folder, is_normal_folder, list_below, list_folder, relative
-from .pairing import pair_masks, stray_problems
+from .reading.layout import Listing, find_folder, is_normal_folder, list_below, list_folder, relative
+from .reading.pairing import pair_masks, stray_problems
 
 # Images kept for validation are normal; they join train, as in the meta.json of other repositories.
 _SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "train", "test": "test"}
@@ -105,9 +105,7 @@ def samples_of_split(
             groups[folder.name] = list(listing.images)
     pairs: dict[Path, Path] = {}
     if masks is not None:
-        pairs, problems = pair_masks(
-            groups, normal, masks, root=root, category=category, united=united_masks
-        )
+        pairs, problems = pair_masks(groups, normal, masks, root=root, category=category, united=united_masks)
         index.problems.extend(problems)
     for image in normal:
         yield Sample(relative(image, root), image, category, 0, "good", None)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zsad_bench.data import Index, Problem, Sample
+from zsad_bench.contract import Index, Problem, Sample
 
-from .layout import Listing, find_folder, list_folder, relative
 from .mvtec import samples_of_split
-from .pairing import stray_problems
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import Listing, find_folder, list_folder, relative
+from .reading.pairing import stray_problems
 
 _TEST = {"public": "test_public", "private": "test_private", "private_mixed": "test_private_mixed"}
 

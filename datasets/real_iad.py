@@ -19,12 +19,12 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Unpack
 
-from zsad_bench.data import SPLITS, DatasetOptions, Index, Problem, Sample
-from zsad_bench.errors import UserError
+from zsad_bench.contract import SPLITS, DatasetOptions, Index, Problem, Sample
+from zsad_bench.core.errors import UserError
 
-from .layout import relative
-from .listed_files import ListedFiles
-from .published import Published, folders_of
+from .original_or_copy import Published, folders_of
+from .reading.layout import relative
+from .reading.listed_files import ListedFiles
 
 _JSON_FOLDERS = ("realiad_jsons{0}", "realiad_jsons/realiad_jsons{0}")
 _SUFFIX = {"views": "", "samples": "", "single_view": "_sv"}
@@ -36,7 +36,7 @@ _VIEW = re.compile(r"_C\d_", re.IGNORECASE)
 class RealIAD(Published):
     """Real-IAD in its published layout.
 
-    Args beyond those of :class:`~zsad_bench.data.Dataset`:
+    Args beyond those of :class:`~zsad_bench.contract.Dataset`:
         size: which folder of photos: 256, 512, 1024 or raw; None takes the only one that is there. Result rows name it.
     """
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from zsad_bench.data import Dataset, Index, Problem, Sample, Split
-from zsad_bench.errors import UserError
+from zsad_bench.contract import Dataset, Index, Problem, Sample, Split
+from zsad_bench.core.errors import UserError
 
-from .csv_rows import csv_rows
-from .layout import list_folder, relative
-from .listed_files import ListedFiles
 from .mvtec import is_category
+from .reading.csv_rows import csv_rows
+from .reading.layout import list_folder, relative
+from .reading.listed_files import ListedFiles
 
 _SPLIT_FILE = PurePosixPath("split_csv/1cls.csv")
 _COLUMNS = ("object", "split", "label", "image", "mask")

@@ -25,13 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.core.draws import normal, uniform
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
-from zsad_bench.maps import upsample
-from zsad_bench.method import Method, Prediction
-from zsad_bench.prompts import TextFeatures
-from zsad_bench.views import VIEWS
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Stream, Tap, TextFeatures
+from zsad_bench.contract.views import VIEWS
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.draws import normal, uniform
+from zsad_bench.toolkit.maps import upsample
 
 PATCHES = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
 Adapter = Literal["text", "linear"]
@@ -61,7 +59,7 @@ class AnoCLIP(Method):
         temperature: divides cosines before every softmax; > 0.
         pooling: side in patches of the average over neighbouring patches; odd.
         views: augmented views of the image score: None or ``all``, ``identity``, the first so many, or their numbers
-            in :data:`zsad_bench.views.VIEWS`.
+            in :data:`zsad_bench.contract.views.VIEWS`.
         adapt: fit an adapter of the patch tokens to each image. It does not touch the image score.
         adapter: ``text`` or ``linear``.
         steps: optimisation steps an image; >= 1.
@@ -176,7 +174,7 @@ class AnoCLIP(Method):
 
         Args:
             tokens: x, (..., N, D) un-normalised patch tokens; leading dimensions are parts of the same image.
-            generator: draws what is not given, see :meth:`~zsad_bench.method.Method.generator`.
+            generator: draws what is not given, see :meth:`~zsad_bench.contract.Method.generator`.
             initial: weight and bias to start from, instead of :meth:`initial_weights`.
             noise: (steps, ..., N, D) to add to the tokens, instead of N(0, noise^2).
             arrange: turns the logits (..., N, 2) into those that the loss sees, for example tiles into a whole image.

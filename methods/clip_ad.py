@@ -29,12 +29,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.encoder import EncoderSpec
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
-from zsad_bench.maps import smooth, upsample
-from zsad_bench.method import Method, Prediction, Setting
-from zsad_bench.prompts import TextFeatures
+from zsad_bench.contract import (
+    EncoderSpec,
+    FeatureBatch,
+    FeatureRequest,
+    Method,
+    Prediction,
+    Setting,
+    Stream,
+    Tap,
+    TextFeatures,
+)
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.maps import smooth, upsample
 
 from .text_vectors import TextVector, representative
 

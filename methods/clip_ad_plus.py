@@ -24,13 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad_bench.checkpoint import Checkpoint, Facts, encoder_facts, training_label
-from zsad_bench.encoder import EncoderSpec
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest
-from zsad_bench.maps import upsample
-from zsad_bench.method import Prediction, Setting
-from zsad_bench.training import TrainableMethod
+from zsad_bench.contract import EncoderSpec, Facts, FeatureBatch, FeatureRequest, Prediction, Setting, TrainableMethod
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.maps import upsample
+from zsad_bench.training.checkpoint import Checkpoint, encoder_facts, training_label
 
 from .clip_ad import ClipAD, ClipADTransductive, Fusion
 from .text_vectors import TextVector

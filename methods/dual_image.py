@@ -7,7 +7,7 @@ DRAEM). The rest is our choice and a key of the YAML.
 1. Pairs: in each of ``n_references`` rounds the batch is split into pairs, as in a round-robin tournament in a random
    order. In an odd batch one image a round has no partner and takes the partner of a later round instead.
 2. Vision map: V_p = mean over blocks and neighbourhoods of the smallest cosine distance of patch p to a patch of a
-   reference (``zsad_bench.matching``).
+   reference (``zsad_bench.toolkit.matching``).
 3. Language map: L_p = softmax([x_p . t_n, x_p . t_a] / temperature)_a of the value-value token x_p (AnoCLIP).
 4. Joint map: S = (1 - weight) L + weight V / scale. The scale is fixed, so scores of different batches are comparable.
    Image score: (1 - weight) * class token's abnormal probability + weight * max V / scale, V smoothed like the map.
@@ -25,12 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
-from zsad_bench.maps import smooth, upsample
-from zsad_bench.matching import aggregate, check_sides, choose_layers, nearest
-from zsad_bench.method import Method, Prediction
-from zsad_bench.prompts import TextFeatures
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Stream, Tap, TextFeatures
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.maps import smooth, upsample
+from zsad_bench.toolkit.matching import aggregate, nearest
+from zsad_bench.toolkit.settings import check_sides, choose_layers
 
 from .clip_ad_plus import dice_loss, focal_loss
 from .pseudo_anomalies import paste

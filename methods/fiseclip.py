@@ -27,14 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.counterparts import counterparts_median
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest, Stream, Tap
-from zsad_bench.maps import smooth, upsample
-from zsad_bench.matching import aggregate, check_sides, choose_layers
-from zsad_bench.method import Method, Prediction
-from zsad_bench.neighbourhoods import neighbourhood_scores
-from zsad_bench.prompts import TextFeatures
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Stream, Tap, TextFeatures
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.maps import smooth, upsample
+from zsad_bench.toolkit.matching import aggregate, counterparts_median
+from zsad_bench.toolkit.mutual import neighbourhood_scores
+from zsad_bench.toolkit.settings import check_sides, choose_layers
 
 Attention = Literal["vv", "qkv_self", "plain"]
 Filter = Literal["hard", "soft", "none"]

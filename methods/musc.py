@@ -23,13 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
-from zsad_bench.maps import upsample
-from zsad_bench.matching import check_interval, check_sides, choose_layers, euclidean
-from zsad_bench.method import Method, Prediction
-from zsad_bench.neighbourhoods import neighbourhood_scores
-from zsad_bench.prompts import TextFeatures
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Tap, TextFeatures
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.maps import upsample
+from zsad_bench.toolkit.matching import euclidean
+from zsad_bench.toolkit.mutual import neighbourhood_scores
+from zsad_bench.toolkit.settings import check_interval, check_sides, choose_layers
 
 
 class MuSc(Method):

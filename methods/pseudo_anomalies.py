@@ -73,7 +73,7 @@ def paste(image: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
 
     Args:
         image: on any device; the results lie there.
-        random: draws what is random, see :meth:`zsad_bench.method.Method.random`.
+        random: draws what is random, see :meth:`zsad_bench.contract.Method.random`.
     """
     mask = noise_mask((image.shape[1], image.shape[2]), random, image.device)
     opacity = random.uniform(*OPACITY)

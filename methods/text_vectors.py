@@ -29,7 +29,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KernelDensity
 from torch import Tensor, from_numpy
 
-from zsad_bench.errors import UserError
+from zsad_bench.core.errors import UserError
 
 Vectors = NDArray[np.float64]
 

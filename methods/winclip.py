@@ -30,11 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest
-from zsad_bench.maps import upsample
-from zsad_bench.method import Method, Prediction, Setting
-from zsad_bench.prompts import TextFeatures
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Setting, TextFeatures
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.maps import upsample
 
 Evidence = Literal["anomaly", "normality"]
 ImageScore = Literal["text", "map"]

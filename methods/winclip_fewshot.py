@@ -21,12 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.errors import UserError
-from zsad_bench.features import FeatureBatch, FeatureRequest, Tap
-from zsad_bench.maps import upsample
-from zsad_bench.matching import nearest
-from zsad_bench.method import Prediction, Setting
-from zsad_bench.prompts import TextFeatures
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Prediction, Setting, Tap, TextFeatures
+from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.maps import upsample
+from zsad_bench.toolkit.matching import nearest
 
 from .winclip import Evidence, ImageScore, PromptAverage, WinCLIP, log_mean_over_windows
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recordings import FULL_SETS, unpack
-from zsad_bench.encoder import ClipEncoder, load_encoder
+from tests.helpers.recordings import FULL_SETS, unpack
+from zsad_bench.encoder.clip import ClipEncoder
+from zsad_bench.encoder.loading import load_encoder
 
 SHARED = Path(os.environ.get("ZSAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-TINY_MODEL = Path(__file__).parent / "data" / "tiny_clip.json"
+TINY_MODEL = Path(__file__).parent / "files" / "tiny_clip.json"
 COMPACT = Path(__file__).parent / "golden"
 
 
@@ -109,7 +110,7 @@ def save_image(path: Path, pixels: np.ndarray) -> None:
 @pytest.fixture(scope="session")
 def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder of made-up methods on drawn photos, with two seeds; do not change it."""
-    from example_run import CATEGORIES, METHODS, draw_photos, make_run
+    from tests.helpers.example_run import CATEGORIES, METHODS, draw_photos, make_run
 
     folder = tmp_path_factory.mktemp("example")
     dataset = draw_photos(folder / "photos", CATEGORIES[:2], 18)
@@ -122,6 +123,6 @@ def example_report(example_run: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The page of a report of ``example_run``."""
     for package in ("plotly", "itables", "scikit_posthocs"):
         pytest.importorskip(package)
-    from zsad_bench.report import write_report
+    from zsad_bench.report.write import write_report
 
     return write_report([example_run], output=tmp_path_factory.mktemp("report"))

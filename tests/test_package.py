@@ -47,7 +47,8 @@ def test_the_wheel_runs_from_anywhere(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = (
-        "import zsad_bench, sys; from zsad_bench.config import compose_config; from zsad_bench import load_encoder;"
+        "import zsad_bench, sys; from zsad_bench import load_encoder;"
+        "from zsad_bench.config.compose import compose_config;"
         f"assert zsad_bench.__file__.startswith({str(site)!r});"
         "config = compose_config(); encoder = load_encoder(config.encoder.model, config.encoder.pretrained);"
         "import zsad_bench.methods.winclip, zsad_bench.datasets.demo as demo;"

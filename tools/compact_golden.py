@@ -22,7 +22,7 @@ import open_clip
 from golden_arrays import SETS, Kept
 from safetensors.numpy import load_file
 
-from zsad_bench.prompts import ensemble_names, load_ensemble
+from zsad_bench.text.ensembles import ensemble_names, load_ensemble
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -108,7 +108,7 @@ def compact(
 
 
 def encode(values: np.ndarray, kept: Kept) -> tuple[Entry, np.ndarray | None]:
-    """The entry of the index and the stored form of an array, after ``tests/recordings.py``."""
+    """The entry of the index and the stored form of an array, after ``tests/helpers/recordings.py``."""
     entry: Entry = {"coding": "plain", "dtype": str(values.dtype), "shape": list(values.shape)}
     if kept.pixels:
         levels = np.rint((values * CLIP_STD + CLIP_MEAN) * 255).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Write the part of ``docs/datasets.md`` that comes from the YAML files in ``conf/dataset``.
 
-    python tools/dataset_docs.py            writes the page
-    python tools/dataset_docs.py --check    exit code 1 if the page is not up to date
+python tools/dataset_docs.py            writes the page
+python tools/dataset_docs.py --check    exit code 1 if the page is not up to date
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from zsad_bench.catalogue import Card, cards
-from zsad_bench.published import published
+from zsad_bench.engine.dataset_card import Card, cards
+from zsad_bench.leaderboard.paper_figures import published
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "datasets.md"
 BEGIN = "<!-- from conf/dataset by tools/dataset_docs.py: do not edit below -->"

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from zsad_bench.datasets.procedural import EVALUATION, plan, render
+from zsad_bench.datasets.demo.procedural import EVALUATION, plan, render
 
 _TILE, _GAP, _CAPTION, _MARGIN = 120, 6, 16, 62
 _NORMAL, _DEFECTIVE = 2, 6

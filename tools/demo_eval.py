@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from zsad_bench.datasets.procedural import CLASS_NAMES, EVALUATION, EVALUATION_ONLY_DEFECTS, VERSION, plan, render
+from zsad_bench.datasets.demo.procedural import CLASS_NAMES, EVALUATION, EVALUATION_ONLY_DEFECTS, VERSION, plan, render
 
 DATASET_SEEDS = (0, 1, 2)
 PER_STATE = 20

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
+from zsad_bench.datasets.demo.procedural.categories import TRAINED_DEFECTS
 
 _GROUPS, _GROUP_PAIRS = 4, 4
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
-from zsad_bench.datasets.procedural.training import SOURCES, training_pair
+from zsad_bench.datasets.demo.procedural.categories import TRAINED_DEFECTS
+from zsad_bench.datasets.demo.procedural.training import SOURCES, training_pair
 
 IMAGE_SIZE = 112
 CHUNK = 500

@@ -9,8 +9,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from open_clip.tokenizer import SimpleTokenizer
 
-from zsad_bench.datasets.procedural.categories import AUXILIARY, CLASS_NAMES, TEXTURES
-from zsad_bench.datasets.procedural.training import SOURCES
+from zsad_bench.datasets.demo.procedural.categories import AUXILIARY, CLASS_NAMES, TEXTURES
+from zsad_bench.datasets.demo.procedural.training import SOURCES
 
 CONTEXT = 28
 UNKNOWN = 0

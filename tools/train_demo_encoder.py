@@ -33,8 +33,8 @@ from numpy.random import Generator
 from open_clip.model import CLIP
 from torch import nn
 
-from zsad_bench.datasets.procedural import VERSION
-from zsad_bench.datasets.procedural.categories import TRAINED_DEFECTS
+from zsad_bench.datasets.demo.procedural import VERSION
+from zsad_bench.datasets.demo.procedural.categories import TRAINED_DEFECTS
 
 PAIRS_PER_STEP = 16
 STEPS = 6500

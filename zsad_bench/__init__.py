@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zsad_bench.api import BoundMethod, evaluate, load_dataset, load_method
-    from zsad_bench.encoder import ClipEncoder, load_encoder
-    from zsad_bench.errors import UserError
+    from zsad_bench.core.errors import UserError
+    from zsad_bench.encoder.clip import ClipEncoder
+    from zsad_bench.encoder.loading import load_encoder
 
 __version__ = "0.1.0"
 __all__ = ["BoundMethod", "ClipEncoder", "UserError", "evaluate", "load_dataset", "load_encoder", "load_method"]
 
 _HOME = {
     "BoundMethod": "api",
-    "ClipEncoder": "encoder",
-    "UserError": "errors",
+    "ClipEncoder": "encoder.clip",
+    "UserError": "core.errors",
     "evaluate": "api",
     "load_dataset": "api",
-    "load_encoder": "encoder",
+    "load_encoder": "encoder.loading",
     "load_method": "api",
 }
 

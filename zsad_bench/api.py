@@ -8,17 +8,16 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from zsad_bench.config import compose_config
-from zsad_bench.data import Dataset
-from zsad_bench.encoder import ClipEncoder
-from zsad_bench.errors import UserError
-from zsad_bench.evaluator import EvaluationOptions, Evaluator
-from zsad_bench.feature_source import FeatureSource
-from zsad_bench.images import read_image_file
-from zsad_bench.method import Method, Prediction
-from zsad_bench.plugins import build
-from zsad_bench.prompts import load_ensemble
-from zsad_bench.results import CategoryResult
+from zsad_bench.config.compose import compose_config
+from zsad_bench.config.plugins import build
+from zsad_bench.contract import Dataset, Method, Prediction
+from zsad_bench.core.errors import UserError
+from zsad_bench.data.images import read_image_file
+from zsad_bench.encoder.clip import ClipEncoder
+from zsad_bench.engine.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.feature_store.source import FeatureSource
+from zsad_bench.results.rows import CategoryResult
+from zsad_bench.text.ensembles import load_ensemble
 
 Images = Sequence[Image.Image | str | Path] | Tensor
 Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
@@ -66,11 +65,7 @@ class BoundMethod:
         """
         if len(images) == 0:
             raise UserError("predict_images: the list of images is empty; give at least one image")
-        text = (
-            None
-            if self._ensemble is None
-            else self.encoder.texts.features(self._ensemble, class_name, is_texture)
-        )
+        text = None if self._ensemble is None else self.encoder.texts.features(self._ensemble, class_name, is_texture)
         self.method.prepare(text)
         if self.method.k_shot:
             if references is None or len(references) != self.method.k_shot:
@@ -92,7 +87,7 @@ def load_method(name: str, encoder: ClipEncoder, **overrides: Value) -> BoundMet
 
     Args:
         name: for example ``winclip``.
-        encoder: from :func:`~zsad_bench.encoder.load_encoder`.
+        encoder: from :func:`~zsad_bench.encoder.loading.load_encoder`.
         **overrides: keys of the YAML with new values.
 
     Raises:

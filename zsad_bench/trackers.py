@@ -17,9 +17,9 @@ from typing import Literal, cast
 
 from omegaconf import OmegaConf
 
-from zsad_bench.errors import UserError
-from zsad_bench.results import JobFolder
-from zsad_bench.tables import mean_metrics
+from zsad_bench.core.errors import UserError
+from zsad_bench.results.files import JobFolder
+from zsad_bench.results.series import mean_metrics
 
 
 @dataclass(frozen=True)

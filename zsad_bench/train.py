@@ -19,16 +19,16 @@ from typing import cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zsad_bench import console
-from zsad_bench.config import GROUPS, compose_config
+from zsad_bench.config.compose import compose_config
+from zsad_bench.config.plugins import build
+from zsad_bench.config.schema import GROUPS
+from zsad_bench.contract import Dataset, Method, TrainableMethod
+from zsad_bench.core import console
+from zsad_bench.core.errors import UserError
 from zsad_bench.core.names import did_you_mean, readable_name
-from zsad_bench.data import Dataset
-from zsad_bench.errors import UserError
-from zsad_bench.labels import dataset_label
-from zsad_bench.method import Method
-from zsad_bench.plugins import build
-from zsad_bench.runner import configured_encoder
-from zsad_bench.training import TrainableMethod, TrainingOptions, train
+from zsad_bench.engine.dataset_names import dataset_label
+from zsad_bench.engine.job import configured_encoder
+from zsad_bench.training.loop import TrainingOptions, train
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from zsad_bench.errors import UserError
-from zsad_bench.files import write_atomic
+from zsad_bench.core.errors import UserError
+from zsad_bench.core.files import write_atomic
 
 # Bytes that are read before fresh checksums are written: what a killed process has to read again.
 _SAVE_AFTER = 256 << 20

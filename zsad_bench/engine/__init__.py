@@ -1,1 +1,4 @@
-"""What a job is, and which results of it may be kept. Imports no leaderboard, report or CLI."""
+"""One job: from a configuration to a result file per category.
+
+May import everything below, ``leaderboard`` excepted. Start with ``job.py``; ``identity.py`` decides what is kept.
+"""

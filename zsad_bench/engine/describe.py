@@ -10,8 +10,11 @@ from pathlib import Path
 import open_clip
 from omegaconf import DictConfig
 
-from zsad_bench.config import METHOD_CARD, NOT_IN_FEATURES, plain
-from zsad_bench.data import Dataset
+from zsad_bench.config.compose import plain
+from zsad_bench.config.schema import METHOD_CARD, NOT_IN_FEATURES
+from zsad_bench.contract import Dataset, Method
+from zsad_bench.encoder.weights import file_metadata, local_path, local_weights_sha256
+from zsad_bench.engine.dataset_names import dataset_label, lacks_categories
 from zsad_bench.engine.identity import (
     DATASET_DESCRIPTION,
     TOP_LEVEL,
@@ -24,10 +27,7 @@ from zsad_bench.engine.identity import (
     series_identity,
 )
 from zsad_bench.engine.method_card import MethodCard, departures, literal, variant_text
-from zsad_bench.labels import dataset_label, lacks_categories
-from zsad_bench.method import Method
-from zsad_bench.results import MODIFIED, JobInfo
-from zsad_bench.weights import file_metadata, local_path, local_weights_sha256
+from zsad_bench.results.rows import MODIFIED, JobInfo
 
 # In the metadata of weights that tools/train_demo_encoder.py made from drawn images.
 _DRAWN_IMAGES = "generator_version"

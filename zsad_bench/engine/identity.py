@@ -18,16 +18,16 @@ from typing import cast
 
 from omegaconf import DictConfig
 
-from zsad_bench.catalogue import cards
-from zsad_bench.config import METHOD_CARD, NOT_IN_FEATURES, plain
+from zsad_bench.config.compose import plain
+from zsad_bench.config.plugins import target_of
+from zsad_bench.config.schema import METHOD_CARD, NOT_IN_FEATURES
+from zsad_bench.contract import Method, Sample
 from zsad_bench.core.checksums import file_sha256, read_ahead
+from zsad_bench.core.errors import UserError
+from zsad_bench.engine.dataset_card import cards
 from zsad_bench.engine.plugin_code import code_of
-from zsad_bench.errors import UserError
-from zsad_bench.method import Method
-from zsad_bench.plugins import target_of
-from zsad_bench.prompts import load_ensemble
-from zsad_bench.results import RESULT_FORMAT
-from zsad_bench.samples import Sample
+from zsad_bench.results.rows import RESULT_FORMAT
+from zsad_bench.text.ensembles import load_ensemble
 
 # Keys of the configuration, besides those of method, dataset and encoder, that can change a number.
 TOP_LEVEL = ("batch_size", "seed", "limit", "sweep200", "on_error")
@@ -67,7 +67,7 @@ def effective_last_batch(config: DictConfig) -> str:
 
 def image_size(config: DictConfig) -> int:
     """Side of the encoder's input in pixels."""
-    from zsad_bench.weights import native_image_size
+    from zsad_bench.encoder.weights import native_image_size
 
     return config.encoder.image_size or native_image_size(config.encoder.model)
 
@@ -79,8 +79,8 @@ def evaluation_size(config: DictConfig) -> int:
 
 def precision(config: DictConfig) -> str:
     """The number format of the encoder, never ``auto``."""
-    from zsad_bench.encoder_plan import choose_device
-    from zsad_bench.precision import resolve_precision
+    from zsad_bench.encoder.plan import choose_device
+    from zsad_bench.encoder.precision import resolve_precision
 
     wanted = str(config.encoder.precision)
     return resolve_precision(wanted, choose_device(config.encoder.device)) if wanted == "auto" else wanted
@@ -125,7 +125,7 @@ def data_root(config: DictConfig, categories: Sequence[str]) -> str | None:
 
 
 def _encoder(config: DictConfig) -> dict[str, object]:
-    from zsad_bench.weights import local_weights_sha256, read_model_config
+    from zsad_bench.encoder.weights import local_weights_sha256, read_model_config
 
     values = {key: value for key, value in plain(config.encoder).items() if key not in NOT_IN_FEATURES}
     values["precision"] = precision(config)

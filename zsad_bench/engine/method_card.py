@@ -19,9 +19,10 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from zsad_bench.config import CONFIG_MODULE, METHOD_CARD, plain
-from zsad_bench.method import Method
-from zsad_bench.results import EXAMPLE, MODIFIED, OWN, PARITY, RECONSTRUCTION
+from zsad_bench.config.compose import plain
+from zsad_bench.config.schema import CONFIG_MODULE, METHOD_CARD
+from zsad_bench.contract import Method
+from zsad_bench.results.rows import EXAMPLE, MODIFIED, OWN, PARITY, RECONSTRUCTION
 
 # Choices of an experiment, not of a variant: columns or other labels of a row tell them.
 _FREE = ("k_shot", "allow_seen")

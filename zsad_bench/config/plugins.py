@@ -1,0 +1,50 @@
+"""Plugins (methods, datasets) from their configs. The engine knows them by ``_target_`` only."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+
+from zsad_bench.config.schema import METHOD_CARD
+from zsad_bench.core.errors import UserError
+
+Plugin = TypeVar("Plugin")
+
+
+def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
+    """Instantiate the class that ``config._target_`` names with the other keys as arguments.
+
+    A method does not get the keys of its card (:data:`zsad_bench.config.schema.METHOD_CARD`): they describe it to
+    readers.
+
+    Args:
+        config: the plugin's part of the config.
+        base: the class it must be derived from.
+        key: ``method`` or ``dataset``, for messages.
+
+    Raises:
+        UserError: the class is missing, refuses an argument, or is of another kind.
+    """
+    target = config["_target_"]
+    arguments = {name: config[name] for name in config if name not in METHOD_CARD} if key == "method" else config
+    try:
+        plugin = instantiate(arguments, _convert_="object")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{key}._target_={target}: {type(cause).__name__}: {str(cause).splitlines()[0]}") from None
+    if not isinstance(plugin, base):
+        raise UserError(f"{key}._target_={target}: must be derived from {base.__module__}.{base.__name__}")
+    return plugin
+
+
+def target_of(config: DictConfig) -> object:
+    """The class or function that ``config._target_`` names; None if it cannot be imported, which :func:`build` says."""
+    try:
+        return get_object(config["_target_"])
+    except (ImportError, AttributeError, ValueError):
+        return None

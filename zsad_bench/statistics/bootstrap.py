@@ -1,0 +1,158 @@
+"""Resampling the units of a category, and every metric of every resample in a few matrix products.
+
+A unit is an object with all its photos, or a photo that stands alone (:mod:`zsad_bench.metrics.units`). Units are drawn
+with replacement, normal and anomalous ones (and those without a label) each among themselves, so that every resample
+has as many of each as the category. Image and pixel metrics see the same draw: a drawn object brings the pixels of all
+its photos, which are not independent of each other. The draw is seeded by the category and its units and by nothing
+else: two methods on the same units see the same resamples, whatever the dataset is called and whichever results folders
+they lie in, and the difference of their replicates is a paired bootstrap.
+
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 (resampling) and 13 (percentiles);
+Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8 (resampling whole clusters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad_bench.core.seeds import named_seed
+from zsad_bench.metrics.units import Units
+from zsad_bench.statistics import binned
+from zsad_bench.statistics.histograms import PixelSummary
+
+RESAMPLES = 1000
+BOOTSTRAPPED = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+_CHUNK = 100  # resamples at a time: bounds the memory
+_WIDENED = 4 << 20  # bytes of one widened histogram: bounds the memory too
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Metrics of every resample of a category.
+
+    Attributes:
+        images: key of the units (photos, labels and objects); replicates of two methods are paired only if it is the
+            same.
+        values: (RESAMPLES, len(BOOTSTRAPPED)) fractions, NaN where undefined.
+    """
+
+    images: str
+    values: NDArray[np.float64]
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` file in float32."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, images=np.array(self.images), values=self.values.astype(np.float32))
+
+    @staticmethod
+    def load(path: Path) -> Replicates | None:
+        """The replicates, or None if there are none or their file is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values = file["values"].astype(np.float64)
+                images = str(file["images"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+        return Replicates(images, values) if values.shape == (RESAMPLES, len(BOOTSTRAPPED)) else None
+
+
+def resample_weights(labels: Sequence[int | None], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """(resamples, n) how often each unit is drawn; every label keeps its number of units."""
+    random = np.random.default_rng(seed)
+    strata = np.array([-1 if label is None else label for label in labels])
+    weights = np.zeros((resamples, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        weights[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
+    return weights
+
+
+def bootstrap(category: str, units: Units, summary: PixelSummary | None) -> Replicates:
+    """All metrics of `RESAMPLES` resamples of one category.
+
+    Image metrics are exact. Pixel metrics come from the summary; NaN without one. The order of the photos is of no
+    importance: units are ordered by name.
+
+    Args:
+        category: its name.
+        units: of the category.
+        summary: of photos that are all in ``units``.
+    """
+    weights = resample_weights(units.labels, named_seed(0, category, units.key, "bootstrap"))
+    values = np.full((RESAMPLES, len(BOOTSTRAPPED)), np.nan)
+    if {0, 1} <= set(units.labels):
+        values[:, :3] = image_replicates(units.scores.astype(np.float64), units.labels, weights)
+    if summary is not None:
+        drawn = weights[:, [units.of_photo[image_id] for image_id in summary.image_ids]]
+        values[:, 3:] = pixel_replicates(summary, drawn)
+    return Replicates(units.key, values)
+
+
+def image_replicates(
+    scores: NDArray[np.float64], labels: Sequence[int | None], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(S, 3) AUROC, AP and F1-max of scores (n,) under weights (S, n); units without a label are left out."""
+    labelled = np.array([index for index, label in enumerate(labels) if label is not None])
+    truth = np.array([labels[index] == 1 for index in labelled])
+    order = np.argsort(scores[labelled], kind="stable")
+    truth, ordered = truth[order], scores[labelled][order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) != 0)
+    single = np.ones(len(starts), bool)
+    parts = []
+    for start in range(0, len(weights), _CHUNK):
+        drawn = weights[start : start + _CHUNK, labelled[order]]
+        positive = np.add.reduceat(drawn * truth, starts, axis=1)
+        negative = np.add.reduceat(drawn * ~truth, starts, axis=1)
+        curve = binned.curves(binned.Counts(positive, negative, single))
+        parts.append([binned.auroc(curve), binned.average_precision(curve, single), binned.f1max(curve)])
+    return np.concatenate([np.stack(part, axis=1) for part in parts])
+
+
+def pixel_replicates(summary: PixelSummary, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(S, 4) AUROC, AP, F1-max and AUPRO of pixels under weights (S, N) of the summary's images."""
+    single = summary.single
+    parts = []
+    for counts in pixel_counts(summary, weights):
+        curve = binned.curves(counts)
+        ap = binned.average_precision(curve, single, counts.clump)
+        parts.append(np.stack([binned.auroc(curve), ap, binned.f1max(curve), binned.aupro(curve)], axis=1))
+    return np.concatenate(parts)
+
+
+def pixel_counts(summary: PixelSummary, weights: NDArray[np.float64]) -> Iterator[binned.Counts]:
+    """Counts of the resamples, `_CHUNK` at a time. Bins are counted in float32, which is exact below 2^24 pixels.
+
+    The histograms are widened for some bins at a time: those of all images in all bins would be the largest arrays of a
+    run.
+    """
+    owners = np.unique(summary.region_image)
+    pixels = np.bincount(summary.region_image, summary.areas)[owners]
+    regions = summary.region_counts()
+    n_bins = len(summary.edges)
+    width = max(_WIDENED // (4 * len(summary.image_ids)), 64)
+    blocks = [slice(start, min(start + width, n_bins)) for start in range(0, n_bins, width)]
+    whole = _widen(summary, blocks[0]) if len(blocks) == 1 else None
+    for start in range(0, len(weights), _CHUNK):
+        chunk = weights[start : start + _CHUNK].astype(np.float32)
+        n_regions = chunk @ regions.astype(np.float32)
+        drawn = chunk[:, owners].astype(np.float64) * pixels
+        clump = (drawn * chunk[:, owners]).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
+        positive, negative, gain = (np.empty((len(chunk), n_bins)) for _ in range(3))
+        for block in blocks:
+            negatives, positives, gains = whole or _widen(summary, block)
+            positive[:, block] = chunk[:, owners] @ positives
+            negative[:, block] = chunk @ negatives
+            gain[:, block] = chunk[:, owners] @ gains
+        yield binned.Counts(positive, negative, summary.single, gain / np.maximum(n_regions, 1)[:, None], clump)
+
+
+def _widen(summary: PixelSummary, bins: slice) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Negatives, positives and gains of some bins."""
+    positives, gains = (part.astype(np.float32) for part in (summary.positives(bins), summary.gains(bins)))
+    return summary.negatives[:, bins].astype(np.float32), positives, gains

@@ -1,0 +1,4 @@
+"""What method files are made of: maps, matching, mutual scores, losses, draws, checked settings.
+
+May import ``core`` and ``contract``. Start with ``matching.py`` and ``maps.py``.
+"""
