@@ -108,7 +108,7 @@ def assert_encodes(model: CLIP, plan: EncoderPlan, request: FeatureRequest) -> N
         assert taken[tap].shape == (2, n_tokens, spec.embed_dim if tap.projected else spec.width)
     for side in request.windows:
         n_windows = (spec.grid[0] - side + 1) * (spec.grid[1] - side + 1)
-        assert tower.window_forward(tower, images, spec.grid, (side,))[side].shape == (2, n_windows, spec.embed_dim)
+        assert tower.window_forward(walked, images, spec.grid, (side,))[side].shape == (2, n_windows, spec.embed_dim)
 
 
 @pytest.mark.filterwarnings("ignore:.*meta parameter:UserWarning")
