@@ -47,6 +47,7 @@ from zsad_bench.metrics import pixel_metrics
 from zsad_bench.results.files import JobFolder
 from zsad_bench.results.rows import CategoryResult, ImageResult
 from zsad_bench.statistics.histograms import summarise
+from zsad_bench.statistics.kept import kept_arrays
 from zsad_bench.text.ensembles import load_ensemble
 
 MODEL = "ViT-B-16-plus-240"
@@ -248,7 +249,7 @@ def close_seconds(count: int) -> float:
         def run() -> None:
             write_maps(job.path / "maps", "plate", dataset, samples, maps, "sheet", geometry)
             write_worst(job.path / "maps", "plate", dataset, samples, maps, scores, geometry)
-            job.save(result, summary)
+            job.save(result, kept_arrays(result.category, result.units, summary))
 
         return shortest_seconds(run)
 

@@ -12,8 +12,8 @@ from zsad_bench.cli.main import main
 from zsad_bench.config.sweeps import expand_seeds
 from zsad_bench.core.errors import UserError
 from zsad_bench.leaderboard.questions import by_seed
+from zsad_bench.leaderboard.series import group_series
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import group_series
 
 
 def test_seeds_become_one_row_with_mean_and_spread(

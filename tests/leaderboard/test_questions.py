@@ -13,10 +13,10 @@ from sklearn.metrics import roc_curve
 
 from tests.results.test_files import category, info, saved
 from zsad_bench.leaderboard import questions
+from zsad_bench.leaderboard.series import Series, group_series, largest_batches
 from zsad_bench.metrics import image_metrics
 from zsad_bench.results.rows import CategoryResult, ImageResult
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import Series, group_series, largest_batches
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from zsad_bench.engine.measure import evaluate_images
 from zsad_bench.leaderboard import questions
 from zsad_bench.leaderboard.board import BoardOptions
 from zsad_bench.leaderboard.comparisons import category_intervals, not_compared, same_units
+from zsad_bench.leaderboard.series import Series, group_series
 from zsad_bench.leaderboard.tables import write_tables
 from zsad_bench.leaderboard.thresholds import operating_points
 from zsad_bench.metrics import image_metrics, pixel_metrics
@@ -32,9 +33,9 @@ from zsad_bench.metrics.units import Units, units_of
 from zsad_bench.report.content import build_content
 from zsad_bench.results.rows import CategoryResult, ImageResult
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import Series, group_series
 from zsad_bench.statistics.bootstrap import (
     BOOTSTRAPPED,
+    Replicates,
     bootstrap,
     image_replicates,
     pixel_replicates,
@@ -42,6 +43,7 @@ from zsad_bench.statistics.bootstrap import (
 )
 from zsad_bench.statistics.histograms import summarise
 from zsad_bench.statistics.intervals import interval
+from zsad_bench.statistics.kept import REPLICATES
 
 NAMES = BOOTSTRAPPED[:3]
 
@@ -434,7 +436,7 @@ def test_resamples_and_halves_do_not_depend_on_what_the_dataset_is_called(tmp_pa
         job = replace(info(), dataset=name)
         folder = saved(tmp_path / name, job, measured(images), measured(images, "cable"))
         (entry,) = group_series(read_runs([tmp_path / name]).jobs)
-        drawn = [folder.replicates(part) for part in job.categories]
+        drawn = [Replicates.from_arrays(folder.arrays(part, REPLICATES)) for part in job.categories]
         assert drawn[0] is not None
         assert drawn[1] is not None
         assert (drawn[0].values[:, 0] != drawn[1].values[:, 0]).any()  # other categories, other draws

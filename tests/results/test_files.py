@@ -16,7 +16,9 @@ from zsad_bench.leaderboard.paper_figures import published
 from zsad_bench.leaderboard.tables import collect, write_tables
 from zsad_bench.results.files import JobFolder, write_atomic
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
+from zsad_bench.statistics.bootstrap import Replicates
 from zsad_bench.statistics.histograms import summarise
+from zsad_bench.statistics.kept import REPLICATES, SUMMARY, kept_arrays
 
 
 def info(
@@ -37,7 +39,7 @@ def saved(folder: Path, job: JobInfo, *results: CategoryResult) -> JobFolder:
     job_folder = JobFolder(folder, job)
     job_folder.start("seed: 0\n")
     for result in results:
-        job_folder.save(result)
+        job_folder.save(result, kept_arrays(result.category, result.units, None))
     return job_folder
 
 
@@ -49,6 +51,15 @@ def test_a_category_survives_the_disk_exactly(tmp_path: Path) -> None:
     assert math.isnan(loaded.metrics["pixel_ap"])
     assert loaded.images == result.images
     assert saved(tmp_path, info()).load("cable") is None
+
+
+def test_damaged_arrays_count_as_missing(tmp_path: Path) -> None:
+    folder = saved(tmp_path, info(), category("bottle", 0.5))
+    assert set(folder.arrays("bottle", REPLICATES)) == {"images", "values"}
+    path = folder.path / "categories" / "bottle.replicates.npz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert folder.arrays("bottle", REPLICATES) == {}
+    assert folder.arrays("bottle", SUMMARY) == {}
 
 
 def test_damaged_files_count_as_missing(tmp_path: Path) -> None:
@@ -134,13 +145,14 @@ def test_categories_with_like_names_have_files_of_their_own(tmp_path: Path) -> N
     folder.start("seed: 0\n")
     for number, name in enumerate(ALIKE):
         with_pixels = summarise([f"{name}/a.png", f"{name}/b.png"], masks, maps)
-        folder.save(category(name, number / 100), with_pixels if number % 2 else None)
+        result = category(name, number / 100)
+        folder.save(result, kept_arrays(name, result.units, with_pixels if number % 2 else None))
     for number, name in enumerate(ALIKE):
         found = folder.load(name)
         assert found is not None
         assert (found.category, found.metrics["image_auroc"]) == (name, number / 100)
-        assert (folder.summary(name) is not None) == bool(number % 2)
-        assert folder.replicates(name) is not None
+        assert bool(folder.arrays(name, SUMMARY)) == bool(number % 2)
+        assert Replicates.from_arrays(folder.arrays(name, REPLICATES)) is not None
     files = [path.name.casefold() for path in folder.path.rglob("*.*")]
     assert len(set(files)) == len(files) == 2 + 2 * len(ALIKE) + len(ALIKE) // 2
     rows = collect(tmp_path).metrics
@@ -155,7 +167,7 @@ def test_files_of_version_0_1_are_found_if_they_are_of_the_category(tmp_path: Pa
         for ending in (".json", ".replicates.npz"):
             (folder.path / "categories" / f"{stem}{ending}").rename(folder.path / "categories" / f"{earlier}{ending}")
     assert [name for name in ALIKE if folder.load(name) is not None] == ["a/b", "Screw", "screw.v1"]
-    assert folder.replicates("a/b") is not None
+    assert folder.arrays("a/b", REPLICATES)
     folder.save(category("a_b", 0.125))  # as it is plain, its name is that of the old file
     loaded = folder.load("a_b")
     assert loaded is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -120,26 +118,27 @@ def test_no_anomalous_pixel_and_unknown_masks() -> None:
     assert summary.areas.tolist() == [1]
 
 
-def test_files_come_back_and_damage_is_none(tmp_path: Path) -> None:
+def test_what_is_kept_comes_back() -> None:
     masks, maps = category(5, 24)
     summary = summarise(list("abcde"), list(masks), maps.astype(np.float32))
     assert summary is not None
-    summary.save(tmp_path / "s.npz")
-    loaded = PixelSummary.load(tmp_path / "s.npz")
+    loaded = PixelSummary.from_arrays(summary.to_arrays())
     assert loaded is not None
+    assert loaded.image_ids == summary.image_ids
     np.testing.assert_array_equal(loaded.negatives, summary.negatives)
     np.testing.assert_array_equal(loaded.edges, summary.edges)
     values = Replicates("hash", np.random.default_rng(0).random((RESAMPLES, len(BOOTSTRAPPED))))
-    values.save(tmp_path / "r.npz")
-    back = Replicates.load(tmp_path / "r.npz")
+    back = Replicates.from_arrays(values.to_arrays())
     assert back is not None
     assert back.images == "hash"
     np.testing.assert_allclose(back.values, values.values, atol=1e-7)
-    for name, kind in (("s.npz", PixelSummary), ("r.npz", Replicates)):
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2])
-        assert kind.load(tmp_path / name) is None
-        assert kind.load(tmp_path / "absent.npz") is None
+
+
+def test_what_is_incomplete_is_none() -> None:
+    values = Replicates("hash", np.zeros((RESAMPLES, len(BOOTSTRAPPED)))).to_arrays()
+    assert Replicates.from_arrays({}) is None
+    assert Replicates.from_arrays({**values, "values": values["values"][:-1]}) is None
+    assert PixelSummary.from_arrays({"edges": np.zeros(3)}) is None
 
 
 def test_undefined_resamples_are_nan() -> None:

@@ -22,6 +22,7 @@ from zsad_bench.engine.shards import Shard
 from zsad_bench.feature_store.source import FeatureSource
 from zsad_bench.feature_store.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.results.files import JobFolder
+from zsad_bench.statistics.kept import kept_arrays
 
 
 def configured_encoder(config: DictConfig) -> LazyEncoder:
@@ -105,7 +106,7 @@ def _save(config: DictConfig, evaluator: Evaluator, folder: JobFolder, category:
     if config.maps != "none":
         scores = {image.image_id: image.score for image in output.result.images}
         write_worst(pictures, category, dataset, output.samples, output.maps, scores, geometry)
-    folder.save(output.result, output.summary)
+    folder.save(output.result, kept_arrays(category, output.result.units, output.summary))
 
 
 def _unfinished(config: DictConfig, dataset: Dataset, method: Method, folder: JobFolder) -> dict[str, list[Sample]]:

@@ -16,8 +16,9 @@ from scipy.ndimage import binary_dilation
 from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.files import atomic_path
 from zsad_bench.core.names import safe_name
+from zsad_bench.core.npz import save_arrays
 from zsad_bench.core.sequences import evenly_spaced
-from zsad_bench.core.spooled import Stack, save_arrays
+from zsad_bench.core.spooled import Stack
 from zsad_bench.data.geometry import Geometry, image_to_array, mask_to_array
 from zsad_bench.metrics.units import units_of
 from zsad_bench.toolkit.maps import quantiles

@@ -148,3 +148,15 @@ def own_seconds(timing: Mapping[str, float | str]) -> float:
     """
     parts = (timing.get(name, math.nan) for name in ("charged_text", "charged_encode", "seconds_score"))
     return math.fsum(map(float, parts))
+
+
+def mean_metrics(results: list[CategoryResult]) -> tuple[dict[str, float], str]:
+    """Unweighted mean over categories; a metric that is undefined in a category has no mean, and the note says so."""
+    means, notes = {}, []
+    for metric in results[0].metrics:
+        values = [result.metrics.get(metric, math.nan) for result in results]
+        defined = [value for value in values if not math.isnan(value)]
+        means[metric] = math.fsum(values) / len(values) if len(defined) == len(values) else math.nan
+        if len(defined) < len(values):
+            notes.append(f"{metric} defined in {len(defined)}/{len(values)} categories")
+    return means, "; ".join(notes)
