@@ -39,7 +39,8 @@ from zsad_bench.encoder.base import Encoder
 from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.plan import encoder_spec
 from zsad_bench.encoder.tower import window_forward
-from zsad_bench.engine.job import configured_encoder, describe
+from zsad_bench.engine.compute import configured_encoder
+from zsad_bench.engine.describe import describe
 from zsad_bench.engine.measure import read_masks
 from zsad_bench.engine.pictures import write_maps, write_worst
 from zsad_bench.feature_store.store import DiskStore

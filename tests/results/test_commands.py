@@ -191,15 +191,17 @@ def test_a_single_job_does_not_encode_for_an_earlier_sweep(requests: list[Featur
     assert all(not request.windows and {tap.block for tap in request.taps} == {1} for request in requests)
 
 
-def test_sweeps_in_one_folder_have_requests_of_their_own(requests: list[FeatureRequest]) -> None:
-    assert run("-m", "method=musc,winclip") == 0
+def test_sweeps_under_a_launcher_have_requests_of_their_own() -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install zsad-bench[joblib]")
+    launcher = ["cluster=joblib", "hydra.launcher.n_jobs=1"]
+    assert run("-m", "method=musc,winclip", *launcher) == 0
     (first,) = (FOLDER / "requests").iterdir()
     content = first.read_bytes()
-    assert run("-m", "method=musc", "batch_size=1,2") == 0
+    assert run("-m", "method=musc", "batch_size=1,2", *launcher) == 0
     assert first.read_bytes() == content
     assert len(list((FOLDER / "requests").iterdir())) == 2
     (FOLDER / "requests.json").write_text("{}", encoding="utf-8")  # of version 0.1: nothing to anybody
-    assert run("-m", "method=musc", "batch_size=1,2") == 0
+    assert run("-m", "method=musc", "batch_size=1,2", *launcher) == 0
 
 
 def test_a_sweep_has_one_results_folder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,10 @@ from typing import TypeAlias
 from zipfile import ZIP_DEFLATED
 
 import numpy as np
+import scipy
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_dilation
 
 from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.files import atomic_path
@@ -184,7 +184,7 @@ def _panels(
     heat = np.array(Image.fromarray(heat).resize((TILE, TILE), Image.Resampling.BILINEAR))
     if mask is not None:
         inside = mask_to_array(mask, Geometry(TILE, geometry.resize))
-        outline = binary_dilation(inside, iterations=2) & ~inside
+        outline = scipy.ndimage.binary_dilation(inside, iterations=2) & ~inside
         photo[outline] = OUTLINE
         heat[outline] = OUTLINE
     return Image.fromarray(photo), Image.fromarray(heat)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from zsad_bench.leaderboard.board import spread
 from zsad_bench.leaderboard.comparisons import category_intervals, series_interval
@@ -283,7 +283,7 @@ def _spearman(first: dict[str, float], second: dict[str, float]) -> float:
     x, y = [first[key] for key in common], [second[key] for key in common]
     if len(common) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan
-    return float(stats.spearmanr(x, y).statistic)
+    return float(scipy.stats.spearmanr(x, y).statistic)
 
 
 def worst_images(series: Sequence[Series], count: int = 6) -> pd.DataFrame:

@@ -142,6 +142,12 @@ def _known(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
     return {key.name: content[key.name] for key in fields(kind) if key.name in content}
 
 
+def find_job(run_folder: Path, config_hash: str) -> JobInfo | None:
+    """What the job of an identity is, if it has begun in a results folder."""
+    found = (read_job_info(path) for path in sorted((run_folder / "jobs").glob(f"*_{config_hash}/job.json")))
+    return next((info for info in found if info is not None and info.config_hash == config_hash), None)
+
+
 def read_job_info(path: Path) -> JobInfo | None:
     """What a job is, from its ``job.json``; None if the file is damaged. Keys of other versions are ignored."""
     try:

@@ -44,6 +44,7 @@ class JobInfo:
         keys: every key that can change a number -> its value as it is written on the command line.
         format: number of the result format, 1 for files without one.
         superseded: whether the same command was given again with other code or other contents of files.
+        stamp: hash of what the columns were made from; empty in files of versions that made them anew every time.
     """
 
     method: str
@@ -66,12 +67,13 @@ class JobInfo:
     keys: Mapping[str, str] = field(default_factory=dict)
     format: int = RESULT_FORMAT
     superseded: bool = False
+    stamp: str = ""
 
     @property
     def command(self) -> JobInfo:
         """What was asked for, whatever files and code were found then."""
         keys = {key: value for key, value in self.keys.items() if key != "method.version"}
-        return replace(self, config_hash="", series="", format=0, superseded=False, keys=keys)
+        return replace(self, config_hash="", series="", format=0, superseded=False, stamp="", keys=keys)
 
     @property
     def folder(self) -> str:
