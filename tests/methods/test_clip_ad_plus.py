@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.recordings import assert_recorded
-from tests.helpers.tiny_model import TINY_ENCODER
+from tests.helpers.tiny_model import TINY_ENCODER, TINY_MODEL
 from zsad_bench import evaluate, load_dataset, load_encoder, load_method
 from zsad_bench.cli.main import main as benchmark
 from zsad_bench.contract import Dataset, FeatureBatch
@@ -26,7 +26,6 @@ from zsad_bench.training.checkpoint import Checkpoint, encoder_facts, image_mark
 from zsad_bench.training.loop import make_optimizer, train, train_step
 
 CLASSES = ["bottle", "carpet", "pcb1", "metal nut"]  # image i of the golden run belongs to class i
-TINY_MODEL = Path(__file__).parents[1] / "files" / "tiny_clip.json"
 Arrays = dict[str, np.ndarray]
 
 
