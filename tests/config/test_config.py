@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from zsad_bench.config.compose import compose_config, compose_jobs, hydra_session
 from zsad_bench.config.run_name import run_name
-from zsad_bench.config.sweeps import every_job
+from zsad_bench.config.sweeps import every_job, expand_seeds
 from zsad_bench.core.errors import UserError
 from zsad_bench.text.ensembles import ensemble_names
 
@@ -174,3 +174,10 @@ def test_configuration_does_not_import_torch() -> None:
         "compose_config(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["seeds=3", "seeds=2..1", "seeds=0...2", "seeds=a..b"])
+def test_other_forms_of_seeds_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UserError, match=r"seeds=0\.\.9"):
+        expand_seeds([text])
+    assert expand_seeds(["a=1", "seeds=2..4"]) == ["a=1", "seed=2,3,4"]

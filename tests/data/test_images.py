@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.datasets.test_miniatures import write_image, write_mask
+from tests.helpers.miniatures import write_image, write_mask
 from zsad_bench.contract import Dataset, Index, Sample
 from zsad_bench.core.errors import UserError
 from zsad_bench.data.images import (

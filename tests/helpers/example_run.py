@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from tests.conftest import save_image
+from tests.helpers.miniatures import save_image
 from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.seeds import named_seed
 from zsad_bench.data.geometry import Geometry

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.leaderboard.test_board import TIMED
-from tests.results.test_files import category, info, saved
+from tests.helpers.result_files import TIMED, category, info, saved
 from zsad_bench.leaderboard.board import BoardOptions
 from zsad_bench.leaderboard.questions import speed
 from zsad_bench.leaderboard.series import group_series

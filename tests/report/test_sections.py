@@ -13,7 +13,7 @@ pytest.importorskip("plotly")
 pytest.importorskip("itables")
 pytest.importorskip("scikit_posthocs")
 
-from tests.results.test_files import info, saved
+from tests.helpers.result_files import info, saved
 from zsad_bench.contract import Sample
 from zsad_bench.core.names import safe_name
 from zsad_bench.engine.measure import evaluate_images

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 
+from tests.helpers.drawn_maps import SHAPES, TOLERANCE, drawn_category
 from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.metrics.units import units_of
 from zsad_bench.results.rows import ImageResult
@@ -21,36 +21,10 @@ from zsad_bench.statistics.bootstrap import (
 )
 from zsad_bench.statistics.histograms import PixelSummary, summarise
 
-TOLERANCE = 3e-4
-"""What docs/statistics.md promises."""
-
-
-def category(n: int = 20, size: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and smooth maps with fine noise; two images in three are anomalous."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size]
-    masks, maps = np.zeros((n, size, size), bool), np.empty((n, size, size))
-    for index in range(n):
-        for _ in range(index % 3):
-            cy, cx = random.uniform(0.1, 0.9, 2) * size
-            masks[index] |= (y - cy) ** 2 + (x - cx) ** 2 <= random.uniform(2, 9) ** 2
-        maps[index] = 3 * gaussian_filter(random.normal(size=(size, size)), 4) + 0.3 * random.random((size, size))
-    return masks, maps + 0.5 * masks
-
-
-SHAPES = {
-    "plain": lambda maps: maps,
-    "sharp": lambda maps: np.exp(8 * maps),
-    "narrow": lambda maps: 0.5 + maps / 2000,
-    "coarse": lambda maps: np.round(maps, 1),
-    "constant": lambda maps: np.full_like(maps, 0.5),
-    "outlier": lambda maps: np.where(np.arange(maps.size).reshape(maps.shape) == 7, 400.0, maps),
-}
-
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_resampled_pixel_metrics_are_close_to_exact_ones(shape: str) -> None:
-    masks, maps = category()
+    masks, maps = drawn_category()
     maps = SHAPES[shape](maps).astype(np.float32)
     summary = summarise([str(index) for index in range(len(maps))], list(masks), maps)
     assert summary is not None
@@ -119,7 +93,7 @@ def test_no_anomalous_pixel_and_unknown_masks() -> None:
 
 
 def test_what_is_kept_comes_back() -> None:
-    masks, maps = category(5, 24)
+    masks, maps = drawn_category(5, 24)
     summary = summarise(list("abcde"), list(masks), maps.astype(np.float32))
     assert summary is not None
     loaded = PixelSummary.from_arrays(summary.to_arrays())
