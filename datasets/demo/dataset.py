@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from zsad_bench.contract import DatasetOptions, Index
+from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.errors import UserError
 
 from ..mvtec import MVTec
@@ -167,7 +167,7 @@ def _damaged(root: Path, hashes: dict[str, str]) -> list[str]:
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except (FileNotFoundError, NotADirectoryError):
         return ""
 
