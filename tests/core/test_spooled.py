@@ -17,7 +17,7 @@ from zsad_bench.core.spooled import Masks, Stack
 from zsad_bench.engine.measure import evaluate_pixels
 from zsad_bench.metrics import sorted_scores
 from zsad_bench.statistics import bootstrap
-from zsad_bench.statistics.bootstrap import pixel_counts, resample_weights
+from zsad_bench.statistics.bootstrap import pixel_curves, resample_weights
 from zsad_bench.statistics.histograms import summarise
 from zsad_bench.toolkit.maps import quantiles
 
@@ -113,12 +113,13 @@ def test_metrics_and_summaries_are_the_same_from_disk(maps, on_disk, monkeypatch
 def test_resampled_counts_do_not_depend_on_how_many_bins_are_widened_at_a_time(maps, monkeypatch):
     summary = summarise([str(index) for index in range(9)], list(truth_of(maps)), maps)
     weights = resample_weights([0, 1, 1] * 3, 0, 150)
-    whole = list(pixel_counts(summary, weights))
+    whole = list(pixel_curves(summary, weights))
     monkeypatch.setattr(bootstrap, "_WIDENED", 1)
-    for one, other in zip(pixel_counts(summary, weights), whole, strict=True):
-        assert np.array_equal(one.positive, other.positive)
-        assert np.array_equal(one.negative, other.negative)
-        np.testing.assert_allclose(one.gain, other.gain, rtol=1e-6)
+    for (one, clump), (other, other_clump) in zip(pixel_curves(summary, weights), whole, strict=True):
+        assert np.array_equal(one.true, other.true)
+        assert np.array_equal(one.false, other.false)
+        assert np.array_equal(clump, other_clump)
+        np.testing.assert_allclose(one.overlap, other.overlap, rtol=1e-6)
 
 
 def test_quantiles_are_exact(maps):

@@ -119,9 +119,9 @@ def test_undefined_resamples_are_nan() -> None:
     none = np.zeros((1, 3))
     some = np.array([[1.0, 2.0, 0.0]])
     for positive, negative in ((none, some), (some, none)):
-        curve = binned.curves(binned.Counts(positive, negative, np.ones(3, bool), positive))
+        curve = binned.curves(binned.Counts(positive, negative, positive))
         assert np.isnan(binned.auroc(curve)).all()
         assert np.isnan(binned.aupro(curve)).all()
-    empty = binned.curves(binned.Counts(none, some, np.ones(3, bool)))
+    empty = binned.curves(binned.Counts(none, some))
     assert np.isnan(binned.average_precision(empty, np.ones(3, bool))).all()
     assert np.isnan(binned.f1max(empty)).all()

@@ -25,7 +25,7 @@ from zsad_bench.metrics.units import Units
 from zsad_bench.results.rows import CategoryResult
 from zsad_bench.results.runs import Job
 from zsad_bench.statistics import binned
-from zsad_bench.statistics.bootstrap import pixel_counts
+from zsad_bench.statistics.bootstrap import pixel_curves
 
 SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 """Ranges of the share of anomalous images (photos) in a batch; an upper end belongs to its range."""
@@ -243,7 +243,7 @@ def _region_aupro(job: Job, category: str) -> list[tuple[float, float, object]]:
     pixels += np.bincount(summary.region_image, summary.areas, len(summary.image_ids)).astype(np.int64)
     regions = summary.regions.astype(np.float64)
     negative = np.broadcast_to(summary.negatives.sum(axis=0, dtype=np.float64), regions.shape)
-    counts = binned.Counts(regions, negative, summary.single, regions / summary.areas[:, None])
+    counts = binned.Counts(regions, negative, regions / summary.areas[:, None])
     values = binned.aupro(binned.curves(counts))
     sizes = summary.areas / pixels[summary.region_image]
     units = job.results[category].units.of_photo
@@ -345,12 +345,12 @@ def _category_curves(
     if truth.any() and not truth.all():
         starts = np.flatnonzero(np.diff(values, prepend=-np.inf) != 0)
         positive, negative = (np.add.reduceat(part.astype(float), starts)[None] for part in (truth, ~truth))
-        curve = binned.curves(binned.Counts(positive, negative, np.ones(len(starts), bool)))
+        curve = binned.curves(binned.Counts(positive, negative))
         curves |= {f"image_{name}": y for name, y in _sampled(curve, grid).items()}
     summary = summary_of(job, category)
     if summary is not None:
-        (counts,) = pixel_counts(summary, np.ones((1, len(summary.image_ids))))
-        curves |= {f"pixel_{name}": y for name, y in _sampled(binned.curves(counts), grid).items()}
+        ((curve, _),) = pixel_curves(summary, np.ones((1, len(summary.image_ids))))
+        curves |= {f"pixel_{name}": y for name, y in _sampled(curve, grid).items()}
     return curves
 
 

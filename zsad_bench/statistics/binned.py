@@ -23,16 +23,12 @@ class Counts:
 
     Attributes:
         positive, negative: (S, G).
-        single: (G,) whether the bin holds one score only, so that everything in it is tied.
         gain: (S, G) what each bin adds to the mean overlap, or None for image scores.
-        clump: (S,) how many copies of its image a positive has on average, or None for one.
     """
 
     positive: Array
     negative: Array
-    single: NDArray[np.bool_]
     gain: Array | None = None
-    clump: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +48,14 @@ class Curves:
 def curves(counts: Counts) -> Curves:
     """Cumulative counts from the highest bin down."""
     return Curves(
-        _from_top(counts.positive),
-        _from_top(counts.negative),
-        None if counts.gain is None else _from_top(counts.gain),
+        from_top(counts.positive),
+        from_top(counts.negative),
+        None if counts.gain is None else from_top(counts.gain),
     )
 
 
-def _from_top(values: Array) -> Array:
+def from_top(values: Array) -> Array:
+    """(S, G) values of bins -> (S, G + 1) their sums from the highest bin down, starting at zero."""
     total = np.zeros((values.shape[0], values.shape[1] + 1))
     np.cumsum(values[:, ::-1], axis=1, out=total[:, 1:])
     return total
@@ -82,19 +79,26 @@ def average_precision(curve: Curves, single: NDArray[np.bool_], clump: Array | N
 
     Args:
         single: (G,) bins with one score.
-        clump: (S,) how many copies a positive has on average; None means 1.
+        clump: (S,) how many copies of its image a positive has on average; None means 1.
     """
     gained = np.diff(curve.true, axis=1)
     used = np.flatnonzero(gained.any(axis=0))  # bins without any positive add nothing
-    n, true, marked = gained[:, used], curve.true[:, used + 1], curve.true[:, used + 1] + curve.false[:, used + 1]
+    tied = single[::-1][used]
+    n, true, false = gained[:, used], curve.true[:, used + 1], curve.false[:, used + 1]
     half = 0.5 if clump is None else clump[:, None] / 2
-    before = curve.true[:, used] + curve.false[:, used] + half
     with np.errstate(divide="ignore", invalid="ignore"):
-        m = marked + half - before
-        share = n / m
-        mixed = share + (true - n + half - share * before) / m * np.log1p(m / before)
-        precision = np.where(single[::-1][used], true / marked, mixed)
-    return _divide(np.sum(np.where(n > 0, n * precision, 0.0), axis=1), curve.true[:, -1])
+        marked = true + false
+        precision = true / marked
+        several = np.flatnonzero(~tied)
+        before = curve.true[:, used[several]] + curve.false[:, used[several]] + half
+        n_several = n[:, several]
+        m = marked[:, several] + half - before
+        share = n_several / m
+        line = share + (true[:, several] - n_several + half - share * before) / m * np.log1p(m / before)
+        precision[:, several] = line
+        precision *= n
+    precision[n == 0] = 0.0
+    return _divide(np.sum(precision, axis=1), curve.true[:, -1])
 
 
 def f1max(curve: Curves) -> Array:

@@ -28,7 +28,8 @@ from zsad_bench.statistics.histograms import PixelSummary
 RESAMPLES = 1000
 BOOTSTRAPPED = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 _CHUNK = 100  # resamples at a time: bounds the memory
-_WIDENED = 4 << 20  # bytes of one widened histogram: bounds the memory too
+_ROWS = 25  # of them go through the formulas at a time: their curves stay in the cache
+_WIDENED = 8 << 20  # bytes of one widened histogram: bounds the memory too
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def image_replicates(
         drawn = weights[start : start + _CHUNK, labelled[order]]
         positive = np.add.reduceat(drawn * truth, starts, axis=1)
         negative = np.add.reduceat(drawn * ~truth, starts, axis=1)
-        curve = binned.curves(binned.Counts(positive, negative, single))
+        curve = binned.curves(binned.Counts(positive, negative))
         parts.append([binned.auroc(curve), binned.average_precision(curve, single), binned.f1max(curve)])
     return np.concatenate([np.stack(part, axis=1) for part in parts])
 
@@ -112,41 +113,64 @@ def pixel_replicates(summary: PixelSummary, weights: NDArray[np.float64]) -> NDA
     """(S, 4) AUROC, AP, F1-max and AUPRO of pixels under weights (S, N) of the summary's images."""
     single = summary.single
     parts = []
-    for counts in pixel_counts(summary, weights):
-        curve = binned.curves(counts)
-        ap = binned.average_precision(curve, single, counts.clump)
+    for curve, clump in pixel_curves(summary, weights):
+        ap = binned.average_precision(curve, single, clump)
         parts.append(np.stack([binned.auroc(curve), ap, binned.f1max(curve), binned.aupro(curve)], axis=1))
     return np.concatenate(parts)
 
 
-def pixel_counts(summary: PixelSummary, weights: NDArray[np.float64]) -> Iterator[binned.Counts]:
-    """Counts of the resamples, `_CHUNK` at a time. Bins are counted in float32, which is exact below 2^24 pixels.
+def pixel_curves(
+    summary: PixelSummary, weights: NDArray[np.float64]
+) -> Iterator[tuple[binned.Curves, NDArray[np.float64]]]:
+    """Curves of the resamples with their clumps (:func:`binned.average_precision`), some resamples at a time.
 
-    The histograms are widened for some bins at a time: those of all images in all bins would be the largest arrays of a
-    run.
+    Numbers of pixels are added up over the bins of each image before they are weighted, not of each resample; in float64
+    that is exact. Overlaps are weighted in float32. Bins are taken some at a time: the histograms of all images in all
+    bins would be the largest arrays of a run.
     """
     owners = np.unique(summary.region_image)
     pixels = np.bincount(summary.region_image, summary.areas)[owners]
-    regions = summary.region_counts()
+    regions = summary.region_counts().astype(np.float32)
     n_bins = len(summary.edges)
-    width = max(_WIDENED // (4 * len(summary.image_ids)), 64)
-    blocks = [slice(start, min(start + width, n_bins)) for start in range(0, n_bins, width)]
-    whole = _widen(summary, blocks[0]) if len(blocks) == 1 else None
+    width = max(_WIDENED // (8 * len(summary.image_ids)), 64)
+    blocks = [slice(max(stop - width, 0), stop) for stop in range(n_bins, 0, -width)]
+    whole = list(_from_top(summary, blocks)) if len(blocks) == 1 else None
+    at_once = _CHUNK if whole is None else _ROWS  # blocks are made anew every time
     for start in range(0, len(weights), _CHUNK):
-        chunk = weights[start : start + _CHUNK].astype(np.float32)
-        n_regions = chunk @ regions.astype(np.float32)
-        drawn = chunk[:, owners].astype(np.float64) * pixels
-        clump = (drawn * chunk[:, owners]).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
-        positive, negative, gain = (np.empty((len(chunk), n_bins)) for _ in range(3))
-        for block in blocks:
-            negatives, positives, gains = whole or _widen(summary, block)
-            positive[:, block] = chunk[:, owners] @ positives
-            negative[:, block] = chunk @ negatives
-            gain[:, block] = chunk[:, owners] @ gains
-        yield binned.Counts(positive, negative, summary.single, gain / np.maximum(n_regions, 1)[:, None], clump)
+        narrow = weights[start : start + _CHUNK].astype(np.float32)
+        gain = np.empty((len(narrow), n_bins), np.float32)
+        for bins, _, _, gains in whole or _from_top(summary, blocks):
+            np.matmul(narrow[:, owners], gains, out=gain[:, bins])
+        n_regions = np.maximum(narrow @ regions, 1)[:, None]
+        for first in range(0, len(narrow), at_once):
+            rows = slice(first, first + at_once)
+            drawn = weights[start : start + _CHUNK][rows]
+            owned = drawn[:, owners]
+            n_positive = owned * pixels
+            clump = (n_positive * owned).sum(axis=1) / np.maximum(n_positive.sum(axis=1), 1)
+            true, false = (np.zeros((len(drawn), n_bins + 1)) for _ in range(2))
+            for bins, negatives, positives, _ in whole or _from_top(summary, blocks):
+                place = slice(1 + n_bins - bins.stop, 1 + n_bins - bins.start)
+                np.matmul(owned, positives, out=true[:, place])
+                np.matmul(drawn, negatives, out=false[:, place])
+            overlap = binned.from_top(gain[rows] / n_regions[rows].astype(np.float64))
+            yield binned.Curves(true, false, overlap), clump
 
 
-def _widen(summary: PixelSummary, bins: slice) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Negatives, positives and gains of some bins."""
-    positives, gains = (part.astype(np.float32) for part in (summary.positives(bins), summary.gains(bins)))
-    return summary.negatives[:, bins].astype(np.float32), positives, gains
+def _from_top(
+    summary: PixelSummary, blocks: Sequence[slice]
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]]:
+    """Blocks of bins, the highest first, with their pixels and gains.
+
+    Yields:
+        The bins; negatives (N, g) and positives (M, g) in each bin and all above, the highest first; gains (M, g) of
+        each bin alone, the lowest first.
+    """
+    above: tuple[NDArray[np.float64], ...] = (np.zeros(1), np.zeros(1))
+    for bins in blocks:
+        kinds = (summary.negatives[:, bins], summary.positives(bins))
+        sums = [np.cumsum(kind[:, ::-1], axis=1, dtype=np.float64) for kind in kinds]
+        for part, carried in zip(sums, above, strict=True):
+            part += carried[:, None]
+        above = tuple(part[:, -1].copy() for part in sums)
+        yield bins, sums[0], sums[1], summary.gains(bins).astype(np.float32)
