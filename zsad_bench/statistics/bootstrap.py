@@ -124,9 +124,9 @@ def pixel_curves(
 ) -> Iterator[tuple[binned.Curves, NDArray[np.float64]]]:
     """Curves of the resamples with their clumps (:func:`binned.average_precision`), some resamples at a time.
 
-    Numbers of pixels are added up over the bins of each image before they are weighted, not of each resample; in float64
-    that is exact. Overlaps are weighted in float32. Bins are taken some at a time: the histograms of all images in all
-    bins would be the largest arrays of a run.
+    Numbers of pixels are added up over the bins of each image before they are weighted, not of each resample; in
+    float64 that is exact. Overlaps are weighted in float32. Bins are taken some at a time: the histograms of all images
+    in all bins would be the largest arrays of a run.
     """
     owners = np.unique(summary.region_image)
     pixels = np.bincount(summary.region_image, summary.areas)[owners]
