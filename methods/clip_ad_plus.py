@@ -17,78 +17,39 @@ width of the tower to the width of the embedding; CLIP itself is not trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad_bench.contract import EncoderSpec, Facts, FeatureBatch, FeatureRequest, Prediction, Setting, TrainableMethod
 from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.losses import dice_loss, focal_loss
 from zsad_bench.toolkit.maps import upsample
+from zsad_bench.toolkit.text_scores import log_odds
 from zsad_bench.training.checkpoint import Checkpoint, encoder_facts, training_label
 
-from .clip_ad import ClipAD, ClipADTransductive, Fusion
-from .text_vectors import TextVector
+from .clip_ad import ClipAD, ClipADTransductive
 
-FOCAL_POWER = 2
-CLAMP = 1e-5
-DICE_SMOOTHING = 1.0
 # SDP's share can carry q out of (0, 1).
 SMALLEST_PROBABILITY = 1e-6
 
 
+@dataclass(kw_only=True, eq=False)
 class ClipADPlus(ClipAD, TrainableMethod):
-    """SDP+ with a score for one image.
+    """SDP+ with a score for one image; ``python -m zsad_bench.train method=clip_ad_plus`` makes its checkpoint.
 
-    Args:
-        checkpoint: file with the linear layers, from ``python -m zsad_bench.train method=clip_ad_plus``.
-        allow_seen: score images, and categories of the dataset, that the checkpoint was trained on; otherwise they are
-            refused. The ``variant`` of such rows says so.
-
-    The other keys are those of :class:`~zsad_bench.methods.clip_ad.ClipAD`. With ``reference_quirks`` the layers read
-    o_l = h_l + a_(l+1), and in training a batch of one image has its Dice loss over the rows of the image.
+    With ``reference_quirks`` the layers read o_l = h_l + a_(l+1), and in training a batch of one image has its Dice
+    loss over the rows of the image.
     """
 
     setting: ClassVar[Setting] = "auxiliary"
-
-    def __init__(
-        self,
-        *,
-        name: str = "clip_ad_plus",
-        variant: str = "paper",
-        prompts: str = "clip_ad",
-        checkpoint: str | None = None,
-        allow_seen: bool = False,
-        text_vector: TextVector = "mean",
-        dbscan_eps: float = 0.5,
-        dbscan_min_samples: int = 15,
-        stages: int = 4,
-        layers: Sequence[int] | None = None,
-        class_weights: bool = True,
-        temperature: float = 0.01,
-        sigma: float = 8.0,
-        fusion: Fusion = "sum",
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(
-            name=name,
-            variant=variant,
-            prompts=prompts,
-            text_vector=text_vector,
-            dbscan_eps=dbscan_eps,
-            dbscan_min_samples=dbscan_min_samples,
-            stages=stages,
-            layers=layers,
-            class_weights=class_weights,
-            temperature=temperature,
-            sigma=sigma,
-            fusion=fusion,
-            reference_quirks=reference_quirks,
-        )
-        self.checkpoint = checkpoint
-        self.allow_seen = allow_seen
+    name: str = "clip_ad_plus"
+    checkpoint: str | None = None  # file with the trained linear layers
+    # Score images, and categories of the dataset, that the checkpoint was trained on; the variant of such rows says so.
+    allow_seen: bool = False
 
     def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
         """Load the linear layers.
@@ -145,10 +106,9 @@ class ClipADPlus(ClipAD, TrainableMethod):
             self.linear.to(batch.device)
         maps = []
         for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
-            cosines = F.normalize(layer(batch.patches(tap)), dim=-1) @ text.transpose(-1, -2)
             # Enlarging is linear: the difference of the enlarged logits is the enlarged difference.
-            logits = (cosines[..., 1] - cosines[..., 0]) / self.temperature
-            maps.append(upsample(logits.unflatten(1, batch.grid), batch.image_size, align_corners=True).sigmoid())
+            odds = log_odds(layer(batch.patches(tap)), text, self.temperature).unflatten(1, batch.grid)
+            maps.append(upsample(odds, batch.image_size, align_corners=True).sigmoid())
         return torch.stack(maps)
 
     def raw_maps(self, batch: FeatureBatch) -> Tensor:
@@ -188,24 +148,3 @@ class ClipADPlusTransductive(ClipADTransductive, ClipADPlus):
     """SDP+ with the code's image score, which sees all test images of a category and was trained on other data."""
 
     setting: ClassVar[Setting] = "transductive"
-
-
-def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """Mean over pixels of -(1 - q)^2 log q.
-
-    q is the probability of the right class, with the one-hot target clamped to [1e-5, 1 - 1e-5] and 1e-5 added.
-
-    Args:
-        probabilities: of the abnormal class, any shape, 0 to 1.
-        masks: same shape, 1 where anomalous, else 0.
-    """
-    abnormal = masks.clamp(CLAMP, 1 - CLAMP)
-    right = abnormal * probabilities + (1 - abnormal) * (1 - probabilities) + CLAMP
-    return -((1 - right) ** FOCAL_POWER * right.log()).mean()
-
-
-def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """Mean over samples (the first axis) of 1 - (2 sum(p y) + 1) / (sum p + sum y + 1), soft and without squares."""
-    p, y = probabilities.flatten(1), masks.flatten(1)
-    overlap = 2 * (p * y).sum(dim=1) + DICE_SMOOTHING
-    return (1 - overlap / (p.sum(dim=1) + y.sum(dim=1) + DICE_SMOOTHING)).mean()
