@@ -51,6 +51,65 @@ class ClipADPlus(ClipAD, TrainableMethod):
     # Score images, and categories of the dataset, that the checkpoint was trained on; the variant of such rows says so.
     allow_seen: bool = False
 
+    def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.ModuleList:
+        """Step 1: fresh linear layers, one a stage, initialised as torch does after ``torch.manual_seed(seed)``."""
+        super().attach(encoder, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = nn.ModuleList(nn.Linear(encoder.width, encoder.embed_dim) for _ in self.blocks)
+        return self.linear
+
+    def training_request(self) -> FeatureRequest:
+        """Step 1: raw ordinary tokens at the end of every stage."""
+        return FeatureRequest(taps=tuple(self.ordinary_tap(block, projected=False) for block in self.blocks))
+
+    def stage_maps(self, batch: FeatureBatch, text: Tensor) -> Tensor:
+        """Step 2: probabilities P_k (K, B, H, W); text vectors are (2, D), or (B, 2, D) for each image its own."""
+        if next(self.linear.parameters()).device != batch.device:
+            self.linear.to(batch.device)
+        maps = []
+        for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
+            # Enlarging is linear: the difference of the enlarged logits is the enlarged difference.
+            odds = log_odds(layer(batch.patches(tap)), text, self.temperature).unflatten(1, batch.grid)
+            maps.append(upsample(odds, batch.image_size, align_corners=True).sigmoid())
+        return torch.stack(maps)
+
+    def request(self) -> FeatureRequest:
+        """What SDP needs, and the raw ordinary tokens."""
+        return FeatureRequest(taps=(*super().request().taps, *self.training_request().taps))
+
+    def raw_maps(self, batch: FeatureBatch) -> Tensor:
+        """Step 3: SDP's map plus the stage maps (B, H, W), before smoothing."""
+        return super().raw_maps(batch) + self.stage_maps(batch, self.text).sum(dim=0)
+
+    def stage_losses(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Focal and Dice loss of each stage, (K,) and (K,); arguments as in :meth:`training_loss`."""
+        maps = self.stage_maps(batch, text)
+        by_rows = self.reference_quirks and len(batch) == 1
+        pairs = [(stage[0], masks[0]) if by_rows else (stage, masks) for stage in maps]
+        return (
+            torch.stack([focal_loss(stage, masks) for stage in maps]),
+            torch.stack([dice_loss(stage, truth) for stage, truth in pairs]),
+        )
+
+    def training_loss(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> Tensor:
+        """Step 4: sum over the stages of focal and Dice loss."""
+        focal, dice = self.stage_losses(batch, text, masks)
+        return focal.sum() + dice.sum()
+
+    def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
+        """Scores (B,) of step 5: sum of the log-odds of both terms."""
+        text = self.text_odds(batch.class_tokens)
+        place = torch.logit(maps.amax(dim=(1, 2)) / len(self.blocks), eps=SMALLEST_PROBABILITY)
+        return {"sum": text + place, "text": text, "map": place}[self.fusion]
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        """Smoothed maps and their image scores; raises UserError for training images."""
+        if not self.allow_seen:
+            self.trained.refuse_seen(batch.image_ids)
+        with torch.no_grad():
+            return super().predict(batch)
+
     def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
         """Load the linear layers.
 
@@ -74,14 +133,6 @@ class ClipADPlus(ClipAD, TrainableMethod):
         label = training_label(Checkpoint.read_facts(Path(self.checkpoint)), dataset, categories, self.allow_seen)
         return f"{self.variant}, {label}" if label else self.variant
 
-    def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.ModuleList:
-        """Fresh linear layers, one a stage, initialised as torch does after ``torch.manual_seed(seed)``."""
-        super().attach(encoder, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.linear = nn.ModuleList(nn.Linear(encoder.width, encoder.embed_dim) for _ in self.blocks)
-        return self.linear
-
     def must_match(self) -> Facts:
         """Which tokens the layers read."""
         blocks = " ".join(str(block) for block in self.blocks)
@@ -91,57 +142,6 @@ class ClipADPlus(ClipAD, TrainableMethod):
         """What the text vectors depend on, and the temperature."""
         names = ("prompts", "text_vector", "dbscan_eps", "dbscan_min_samples", "temperature")
         return {key: str(getattr(self, key)) for key in names}
-
-    def training_request(self) -> FeatureRequest:
-        """Raw ordinary tokens at the end of every stage."""
-        return FeatureRequest(taps=tuple(self.ordinary_tap(block, projected=False) for block in self.blocks))
-
-    def request(self) -> FeatureRequest:
-        """What SDP needs, and the raw ordinary tokens."""
-        return FeatureRequest(taps=(*super().request().taps, *self.training_request().taps))
-
-    def stage_maps(self, batch: FeatureBatch, text: Tensor) -> Tensor:
-        """Abnormal probabilities P_k (K, B, H, W); text vectors are (2, D), or (B, 2, D) for each image its own."""
-        if next(self.linear.parameters()).device != batch.device:
-            self.linear.to(batch.device)
-        maps = []
-        for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
-            # Enlarging is linear: the difference of the enlarged logits is the enlarged difference.
-            odds = log_odds(layer(batch.patches(tap)), text, self.temperature).unflatten(1, batch.grid)
-            maps.append(upsample(odds, batch.image_size, align_corners=True).sigmoid())
-        return torch.stack(maps)
-
-    def raw_maps(self, batch: FeatureBatch) -> Tensor:
-        """SDP's map plus the stage maps (B, H, W), before smoothing."""
-        return super().raw_maps(batch) + self.stage_maps(batch, self.text).sum(dim=0)
-
-    def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
-        """Scores (B,) of step 5: sum of the log-odds of both terms."""
-        text = self.text_odds(batch.class_tokens)
-        place = torch.logit(maps.amax(dim=(1, 2)) / len(self.blocks), eps=SMALLEST_PROBABILITY)
-        return {"sum": text + place, "text": text, "map": place}[self.fusion]
-
-    def predict(self, batch: FeatureBatch) -> Prediction:
-        """Smoothed maps and their image scores; raises UserError for training images."""
-        if not self.allow_seen:
-            self.trained.refuse_seen(batch.image_ids)
-        with torch.no_grad():
-            return super().predict(batch)
-
-    def stage_losses(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Focal and Dice loss of each stage, (K,) and (K,); arguments as in :meth:`training_loss`."""
-        maps = self.stage_maps(batch, text)
-        by_rows = self.reference_quirks and len(batch) == 1
-        pairs = [(stage[0], masks[0]) if by_rows else (stage, masks) for stage in maps]
-        return (
-            torch.stack([focal_loss(stage, masks) for stage in maps]),
-            torch.stack([dice_loss(stage, truth) for stage, truth in pairs]),
-        )
-
-    def training_loss(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> Tensor:
-        """Sum over the stages of focal and Dice loss."""
-        focal, dice = self.stage_losses(batch, text, masks)
-        return focal.sum() + dice.sum()
 
 
 class ClipADPlusTransductive(ClipADTransductive, ClipADPlus):

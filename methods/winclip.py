@@ -70,7 +70,11 @@ class WinCLIP(Method):
         return FeatureRequest(windows=tuple(self.windows))
 
     def log_odds(self, embeddings: Tensor) -> Tensor:
-        """Log odds (...) of the abnormal state for embeddings (..., D)."""
+        """Step 3: log odds (...) of the abnormal state for embeddings (..., D).
+
+        They are those of :func:`zsad_bench.toolkit.text_scores.log_odds` but for rounding: there are many windows, and
+        with the text vectors subtracted first each takes one product.
+        """
         return F.normalize(embeddings, dim=-1) @ (self.text[1] - self.text[0]) / self.temperature
 
     def score(self, embeddings: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Interval, MinLen, MultipleOf
+from omegaconf import OmegaConf
 
+from zsad_bench.config.plugins import build
 from zsad_bench.contract import Advice, FeatureBatch, FeatureRequest, Method, Prediction, Rule, TextFeatures
 from zsad_bench.contract.keys import declared_keys, unmet
 from zsad_bench.core.errors import UserError
@@ -103,8 +105,11 @@ def test_declared_keys() -> None:
 
 
 def test_an_ordinary_constructor() -> None:
-    method = Ordinary(name="own", variant="example", temperature=-1)
+    target = f"{Ordinary.__module__}.{Ordinary.__qualname__}"
+    config = OmegaConf.create({"_target_": target, "name": "own", "variant": "example", "temperature": -1})
+    method = build(config, Method, "method")
     assert (method.name, method.prompts, method.reference_quirks, method.k_shot) == ("own", "winclip", False, 3)
+    assert method.temperature == -1
     with pytest.raises(UserError, match=r"method\.variant=3: must be text"):
         Ordinary(name="own", variant=3, temperature=1)
 
