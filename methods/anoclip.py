@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.contract import Advice, FeatureBatch, FeatureRequest, Method, Prediction, Setting, TextFeatures
+from zsad_bench.contract import Advice, FeatureBatch, FeatureRequest, Method, Prediction, TextFeatures
 from zsad_bench.contract.views import VIEWS
 from zsad_bench.core.errors import UserError
 from zsad_bench.toolkit.draws import normal, uniform
@@ -44,7 +44,7 @@ class AnoCLIP(Method):
     before; otherwise the optimiser starts anew as well.
     """
 
-    setting: ClassVar[Setting] = "single"
+    setting = "single"
     name: str = "anoclip"
     prompts: str = "anoclip"
     temperature: PositiveFloat = 1.0  # divides cosines before every softmax

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor
 
-from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Setting, TextFeatures
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, TextFeatures
 from zsad_bench.toolkit.losses import dice_loss, focal_loss
 from zsad_bench.toolkit.maps import smooth_by_side, upsample
 from zsad_bench.toolkit.matching import aggregate, nearest
@@ -45,7 +45,7 @@ PATCH_SHARE = 0.25
 class DualImage(Method):
     """Pairs of a batch as each other's reference. A batch of one has no partner: it is scored by text alone."""
 
-    setting: ClassVar[Setting] = "batch"
+    setting = "batch"
     name: str = "dual_image"
     variant: str = "reconstruction"
     prompts: str = "anoclip"

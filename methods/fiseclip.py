@@ -21,13 +21,13 @@ filter is more accurate; the filtering is mutual. Everything below is our choice
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Setting, Stream, Tap, TextFeatures
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Stream, Tap, TextFeatures
 from zsad_bench.toolkit.maps import smooth_by_side, upsample
 from zsad_bench.toolkit.matching import aggregate, counterparts_median
 from zsad_bench.toolkit.mutual import neighbourhood_scores
@@ -44,7 +44,7 @@ class FiSeCLIP(Method):
     other: what most of its images share counts as normal.
     """
 
-    setting: ClassVar[Setting] = "batch"
+    setting = "batch"
     name: str = "fiseclip"
     variant: str = "reconstruction"
     prompts: str = "anoclip"

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.contract import Advice, FeatureBatch, FeatureRequest, Method, Prediction, Setting
+from zsad_bench.contract import Advice, FeatureBatch, FeatureRequest, Method, Prediction
 from zsad_bench.toolkit.maps import upsample
 from zsad_bench.toolkit.matching import euclidean
 from zsad_bench.toolkit.mutual import neighbourhood_scores
@@ -40,7 +40,7 @@ class MuSc(Method):
     A batch of one has nothing to compare with: its map and score are 0.
     """
 
-    setting: ClassVar[Setting] = "batch"
+    setting = "batch"
     name: str = "musc"
     prompts: None = field(default=None, init=False)
     layers: Layers = None  # blocks whose tokens are compared
