@@ -27,7 +27,7 @@ from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.precision import PRECISIONS
 from zsad_bench.text.cache import TextCache
 from zsad_bench.text.ensembles import PromptEnsemble, load_ensemble
-from zsad_bench.toolkit.settings import quarter_depths
+from zsad_bench.toolkit.taps import quarter_depths
 
 CHUNK = 8
 METHODS = ("winclip", "anoclip", "clip_ad", "musc", "fiseclip", "dual_image")

@@ -19,125 +19,78 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Stream, Tap, TextFeatures
+from zsad_bench.contract import Advice, FeatureBatch, FeatureRequest, Method, Prediction, TextFeatures
 from zsad_bench.contract.views import VIEWS
 from zsad_bench.core.errors import UserError
 from zsad_bench.toolkit.draws import normal, uniform
 from zsad_bench.toolkit.maps import upsample
-
-PATCHES = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
-Adapter = Literal["text", "linear"]
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """Result of fitting the adapter to one image.
-
-    Attributes:
-        tokens: f(x), shape of the tokens x.
-        weight: (n_out, D) after the last step.
-        bias: (n_out,) after the last step.
-        losses: (steps,) the loss before each step.
-    """
-
-    tokens: Tensor
-    weight: Tensor
-    bias: Tensor
-    losses: Tensor
+from zsad_bench.toolkit.settings import OddInt, PositiveFloat, PositiveInt
+from zsad_bench.toolkit.taps import VALUE_VALUE
+from zsad_bench.toolkit.text_scores import abnormal_probability, cosines
 
 
+@dataclass(kw_only=True, eq=False)
 class AnoCLIP(Method):
     """AnoCLIP with or without test-time adaptation.
 
-    Args:
-        temperature: divides cosines before every softmax; > 0.
-        pooling: side in patches of the average over neighbouring patches; odd.
-        views: augmented views of the image score: None or ``all``, ``identity``, the first so many, or their numbers
-            in :data:`zsad_bench.contract.views.VIEWS`.
-        adapt: fit an adapter of the patch tokens to each image. It does not touch the image score.
-        adapter: ``text`` or ``linear``.
-        steps: optimisation steps an image; >= 1.
-        lr: learning rate of AdamW, whose other settings are PyTorch's defaults; > 0.
-        noise: standard deviation of the noise on tokens; > 0.
-        reference_quirks: the official code makes one optimiser per category and starts only the weights anew for each
-            image: AdamW's moments and step count leak from image to image. True reproduces it, and results then
-            depend on the images before; False starts the optimiser anew as well.
+    The official code makes one optimiser per category and starts only the weights anew for each image: AdamW's moments
+    and step count leak from image to image. ``reference_quirks`` reproduces it, and results then depend on the images
+    before; otherwise the optimiser starts anew as well.
     """
 
     setting = "single"
+    name: str = "anoclip"
+    prompts: str = "anoclip"
+    temperature: PositiveFloat = 1.0  # divides cosines before every softmax
+    pooling: OddInt = 3  # side in patches of the average over neighbouring patches
+    # Of the image score: None or "all", "identity", the first so many, or their numbers in contract.views.VIEWS.
+    views: str | int | Sequence[int] | None = None
+    adapt: bool = False  # step 5; it does not touch the image score
+    adapter: Literal["text", "linear"] = "text"
+    steps: Annotated[PositiveInt, Advice("adapt=false switches the adaptation off")] = 5  # of optimisation, an image
+    lr: PositiveFloat = 0.001  # of AdamW, whose other settings are PyTorch's defaults
+    noise: PositiveFloat = 0.055  # standard deviation of the noise on tokens
 
-    def __init__(
-        self,
-        *,
-        name: str = "anoclip",
-        variant: str = "paper",
-        prompts: str = "anoclip",
-        temperature: float = 1.0,
-        pooling: int = 3,
-        views: str | int | Sequence[int] | None = None,
-        adapt: bool = False,
-        adapter: Adapter = "text",
-        steps: int = 5,
-        lr: float = 0.001,
-        noise: float = 0.055,
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
-        for key, number in (("temperature", temperature), ("lr", lr), ("noise", noise)):
-            if number <= 0:
-                raise UserError(f"method.{key}={number}: must be above 0")
-        if pooling < 1 or pooling % 2 == 0:
-            raise UserError(f"method.pooling={pooling}: must be an odd number of patches")
-        if adapter not in get_args(Adapter):
-            raise UserError(f"method.adapter={adapter}: choose {' or '.join(get_args(Adapter))}")
-        if steps < 1:
-            raise UserError(f"method.steps={steps}: must be at least 1; adapt=false switches the adaptation off")
-        self.temperature = temperature
-        self.pooling = pooling
-        self.views = _view_numbers(views)
-        self.adapt = adapt
-        self.adapter = adapter
-        self.steps = steps
-        self.lr = lr
-        self.noise = noise
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.view_numbers = _view_numbers(self.views)
 
-    def request(self) -> FeatureRequest:
-        """Value-value patch tokens, and the class tokens of the views."""
-        return FeatureRequest(taps=(PATCHES,), views=self.views)
-
-    def prepare(self, text: TextFeatures | None) -> None:
-        """Text vectors (2, D) and normalised prompts E (n, D) of the category; no optimiser yet."""
-        assert text is not None
+    def take_text(self, text: TextFeatures) -> None:
+        """Step 1: text vectors (2, D) and normalised prompts E (n, D) of the category; no optimiser yet."""
         # A caller may be in inference mode, whose tensors take no part in autograd; the adaptation needs ordinary ones.
         with torch.inference_mode(False):
             self.text = text.vectors()
             self.prompt_embeddings = F.normalize(torch.cat([text.normal, text.abnormal]), dim=-1)
         self._optimiser: torch.optim.AdamW | None = None
 
+    def request(self) -> FeatureRequest:
+        """Step 2: value-value patch tokens, and the class tokens of the views."""
+        return FeatureRequest(taps=(VALUE_VALUE,), views=self.view_numbers)
+
     def logits(self, embeddings: Tensor) -> Tensor:
         """Cosines with the normal and the abnormal text vector over the temperature: (..., D) -> (..., 2)."""
-        return F.normalize(embeddings, dim=-1) @ self.text.T / self.temperature
+        return cosines(embeddings, self.text) / self.temperature
 
     def patch_scores(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Step 3 before upsampling: patch tokens (B, N, D) -> (B, h, w) in (0, 1)."""
-        scores = self.logits(tokens).softmax(dim=-1)[..., 1].unflatten(1, grid)
+        scores = abnormal_probability(tokens, self.text, self.temperature).unflatten(1, grid)
         margin = self.pooling // 2
         padded = F.pad(scores[:, None], (margin,) * 4, mode="replicate")
         return F.avg_pool2d(padded, self.pooling, stride=1)[:, 0]
 
     def view_tokens(self, batch: FeatureBatch) -> Tensor:
         """Class tokens (B, V, D) of the views."""
-        return torch.stack([batch.views[view] for view in self.views], dim=1)
+        return torch.stack([batch.views[view] for view in self.view_numbers], dim=1)
 
     def image_scores(self, class_tokens: Tensor) -> Tensor:
         """Step 4: class tokens of views (B, V, D) -> (B,) in (0, 1)."""
-        return self.logits(class_tokens).softmax(dim=-1)[..., 1].mean(dim=1)
+        return abnormal_probability(class_tokens, self.text, self.temperature).mean(dim=1)
 
     def initial_weights(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Weight (n_out, D) and bias (n_out,) from U(-1/sqrt(D), 1/sqrt(D)): the default start of a linear layer."""
@@ -212,12 +165,29 @@ class AnoCLIP(Method):
 
     def predict(self, batch: FeatureBatch) -> Prediction:
         """Image scores from the views and maps from the patch tokens, adapted or not."""
-        tokens = batch.patches(PATCHES)
+        tokens = batch.patches(VALUE_VALUE)
         if self.adapt:
             images = zip(tokens, batch.image_ids, strict=True)
             tokens = torch.stack([self.adapt_tokens(own, self.generator(name)).tokens for own, name in images])
         maps = upsample(self.patch_scores(tokens, batch.grid), batch.image_size, align_corners=True)
         return Prediction(self.image_scores(self.view_tokens(batch)), maps)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Result of fitting the adapter to one image.
+
+    Attributes:
+        tokens: f(x), shape of the tokens x.
+        weight: (n_out, D) after the last step.
+        bias: (n_out,) after the last step.
+        losses: (steps,) the loss before each step.
+    """
+
+    tokens: Tensor
+    weight: Tensor
+    bias: Tensor
+    losses: Tensor
 
 
 def _view_numbers(views: str | int | Sequence[int] | None) -> tuple[int, ...]:

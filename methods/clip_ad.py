@@ -3,7 +3,7 @@
 Notation: t_n and t_a are the unit text vectors of the normal and the abnormal state, c the unit class token of the last
 block, T the temperature, K the number of stages; the equations are those of the code.
 
-1. Representative vectors: each t is one vector for all prompts of its state (``text_vectors.py``).
+1. Representative vectors: each t is one vector for all prompts of its state (``clip_ad_text.py``).
 2. Staged dual path: the blocks form K stages. Beside the ordinary stream h_l runs a value-value stream without
    feed-forward network, which starts anew with every stage: S_k = sum of s_l over the blocks l of stage k, with
    s_l = O_l(softmax(v v^T / sqrt(d)) v) and v from h_(l-1). Its tokens, projected and normalised, are f_k; the class
@@ -23,93 +23,54 @@ saturates, unlike A itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.contract import (
-    EncoderSpec,
-    FeatureBatch,
-    FeatureRequest,
-    Method,
-    Prediction,
-    Setting,
-    Stream,
-    Tap,
-    TextFeatures,
-)
+from zsad_bench.contract import EncoderSpec, FeatureBatch, FeatureRequest, Method, Prediction, Setting, TextFeatures
+from zsad_bench.contract.features import Stream, Tap
 from zsad_bench.core.errors import UserError
 from zsad_bench.toolkit.maps import smooth, upsample
+from zsad_bench.toolkit.settings import NonNegativeFloat, PositiveFloat, PositiveInt
+from zsad_bench.toolkit.text_scores import cosines, log_odds
 
-from .text_vectors import TextVector, representative
-
-Fusion = Literal["sum", "text", "map"]
+from .clip_ad_text import TextVector, representative
 
 
+@dataclass(kw_only=True, eq=False)
 class ClipAD(Method):
     """SDP with a score for one image.
 
-    Args:
-        text_vector: ``mean``, ``pca``, ``kde``, ``dbscan`` or ``mean_shift``.
-        dbscan_eps: radius of ``dbscan``, above 0; the code takes 0.5, and 1.5 for VisA.
-        dbscan_min_samples: of ``dbscan``, at least 1; the code takes 15, and 25 for VisA.
-        stages: K, a divisor of the encoder's number of blocks.
-        layers: blocks (1-based) whose tokens are used, out of the last blocks of the stages; None means all of these.
-        class_weights: weigh the states by the class token (w of step 3); off means w = 1.
-        temperature: T, above 0.
-        sigma: smoothing in pixels of the encoder's input, at least 0; the code's 8 is for 240 pixels.
-        fusion: image score from both terms (``sum``) or one of them (``text``, ``map``).
-        reference_quirks: take ordinary tokens of all stages but the last as the code does, with the attention output of
-            the following block added: o_l = h_l + a_(l+1). There an in-place addition changes the stored tensor.
+    With ``reference_quirks`` ordinary tokens of all stages but the last are taken as the code does, with the attention
+    output of the following block added: o_l = h_l + a_(l+1). There an in-place addition changes the stored tensor.
     """
 
     setting: ClassVar[Setting] = "single"
+    name: str = "clip_ad"
+    prompts: str = "clip_ad"
+    text_vector: TextVector = "mean"  # how the prompts of a state become one vector
+    dbscan_eps: PositiveFloat = 0.5  # radius of dbscan; the code takes 1.5 for VisA
+    dbscan_min_samples: PositiveInt = 15  # of dbscan; the code takes 25 for VisA
+    stages: PositiveInt = 4  # K, a divisor of the encoder's number of blocks
+    layers: Sequence[int] | None = None  # blocks (1-based) that are used, out of the ends of the stages; None: all
+    class_weights: bool = True  # weigh the states by the class token, w of step 3; off means w = 1
+    temperature: PositiveFloat = 0.01  # T
+    sigma: NonNegativeFloat = 8.0  # smoothing in pixels of the encoder's input; the code's 8 is for 240 pixels
+    fusion: Literal["sum", "text", "map"] = "sum"  # image score from both terms, or one of them
 
-    def __init__(
-        self,
-        *,
-        name: str = "clip_ad",
-        variant: str = "paper",
-        prompts: str = "clip_ad",
-        text_vector: TextVector = "mean",
-        dbscan_eps: float = 0.5,
-        dbscan_min_samples: int = 15,
-        stages: int = 4,
-        layers: Sequence[int] | None = None,
-        class_weights: bool = True,
-        temperature: float = 0.01,
-        sigma: float = 8.0,
-        fusion: Fusion = "sum",
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
-        for key, value, choices in (
-            ("text_vector", text_vector, get_args(TextVector)),
-            ("fusion", fusion, get_args(Fusion)),
-        ):
-            if value not in choices:
-                raise UserError(f"method.{key}={value}: choose from {', '.join(choices)}")
-        for key, number in (("dbscan_eps", dbscan_eps), ("temperature", temperature)):
-            if number <= 0:
-                raise UserError(f"method.{key}={number}: must be above 0")
-        for key, count in (("dbscan_min_samples", dbscan_min_samples), ("stages", stages)):
-            if count < 1:
-                raise UserError(f"method.{key}={count}: must be at least 1")
-        if sigma < 0:
-            raise UserError(f"method.sigma={sigma}: must be at least 0 pixels")
-        self.text_vector = text_vector
-        self.dbscan_eps, self.dbscan_min_samples = dbscan_eps, dbscan_min_samples
-        self.stages = stages
-        self.layers = None if layers is None else tuple(layers)
-        self.class_weights = class_weights
-        self.temperature = temperature
-        self.sigma = sigma
-        self.fusion = fusion
+    def take_text(self, text: TextFeatures) -> None:
+        """Representative vectors of the category."""
+        self.text = self.text_vectors(text)
+
+    def text_vectors(self, text: TextFeatures) -> Tensor:
+        """Step 1: unit vectors (2, D) of the normal and the abnormal state."""
+        options = (self.text_vector, self.dbscan_eps, self.dbscan_min_samples)
+        return torch.stack([representative(group, *options) for group in (text.normal, text.abnormal)])
 
     def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
-        """Find the last blocks of the stages.
+        """Step 2: find the last blocks of the stages.
 
         Raises:
             UserError: ``stages`` does not divide the blocks, or ``layers`` holds a block inside a stage.
@@ -119,7 +80,7 @@ class ClipAD(Method):
         if rest:
             raise UserError(f"method.stages={self.stages}: must divide the {encoder.n_blocks} blocks of the encoder")
         ends = range(length, encoder.n_blocks + 1, length)
-        self.blocks = tuple(ends) if self.layers is None else self.layers
+        self.blocks = tuple(ends if self.layers is None else self.layers)
         if not self.blocks or set(self.blocks) - set(ends) or len(set(self.blocks)) < len(self.blocks):
             raise UserError(
                 f"method.layers={list(self.blocks)}: choose some of {', '.join(map(str, ends))}, where the "
@@ -142,23 +103,11 @@ class ClipAD(Method):
         taps = [(self.dual_tap(block), self.ordinary_tap(block, projected=True)) for block in self.blocks]
         return FeatureRequest(taps=tuple(tap for pair in taps for tap in pair))
 
-    def prepare(self, text: TextFeatures | None) -> None:
-        """Representative vectors of the category."""
-        assert text is not None
-        self.text = self.text_vectors(text)
-
-    def text_vectors(self, text: TextFeatures) -> Tensor:
-        """Step 1: unit vectors (2, D) of the normal and the abnormal state."""
-        options = (self.text_vector, self.dbscan_eps, self.dbscan_min_samples)
-        return torch.stack([representative(group, *options) for group in (text.normal, text.abnormal)])
-
     def surgery(self, tokens: Tensor, class_tokens: Tensor) -> Tensor:
         """Step 3: tokens (B, n, D) of a stage and its class tokens (B, D) -> similarity (B, n), above 0 if abnormal."""
-        cosines = F.normalize(tokens, dim=-1) @ self.text.T
-        weights = torch.ones_like(cosines[:, :1])
+        weighted = cosines(tokens, self.text)
         if self.class_weights:
-            weights = 2 * (F.normalize(class_tokens, dim=-1) @ self.text.T).softmax(dim=-1)[:, None]
-        weighted = weights * cosines
+            weighted = 2 * cosines(class_tokens, self.text).softmax(dim=-1)[:, None] * weighted
         return (weighted[..., 1] - weighted[..., 0]) / 2
 
     def patch_scores(self, batch: FeatureBatch) -> Tensor:
@@ -177,8 +126,7 @@ class ClipAD(Method):
 
     def text_odds(self, class_tokens: Tensor) -> Tensor:
         """Log-odds (B,) of the text term A, from class tokens (B, D) of the last block."""
-        cosines = F.normalize(class_tokens, dim=-1) @ self.text.T
-        return (cosines[:, 1] - cosines[:, 0]) / self.temperature
+        return log_odds(class_tokens, self.text, self.temperature)
 
     def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
         """Scores (B,) from class tokens and smoothed maps: the sum of the log-odds of both terms."""

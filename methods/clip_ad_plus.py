@@ -17,78 +17,98 @@ width of the tower to the width of the embedding; CLIP itself is not trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad_bench.contract import EncoderSpec, Facts, FeatureBatch, FeatureRequest, Prediction, Setting, TrainableMethod
 from zsad_bench.core.errors import UserError
+from zsad_bench.toolkit.losses import dice_loss, focal_loss
 from zsad_bench.toolkit.maps import upsample
+from zsad_bench.toolkit.text_scores import log_odds
 from zsad_bench.training.checkpoint import Checkpoint, encoder_facts, training_label
 
-from .clip_ad import ClipAD, ClipADTransductive, Fusion
-from .text_vectors import TextVector
+from .clip_ad import ClipAD, ClipADTransductive
 
-FOCAL_POWER = 2
-CLAMP = 1e-5
-DICE_SMOOTHING = 1.0
 # SDP's share can carry q out of (0, 1).
 SMALLEST_PROBABILITY = 1e-6
 
 
+@dataclass(kw_only=True, eq=False)
 class ClipADPlus(ClipAD, TrainableMethod):
-    """SDP+ with a score for one image.
+    """SDP+ with a score for one image; ``python -m zsad_bench.train method=clip_ad_plus`` makes its checkpoint.
 
-    Args:
-        checkpoint: file with the linear layers, from ``python -m zsad_bench.train method=clip_ad_plus``.
-        allow_seen: score images, and categories of the dataset, that the checkpoint was trained on; otherwise they are
-            refused. The ``variant`` of such rows says so.
-
-    The other keys are those of :class:`~zsad_bench.methods.clip_ad.ClipAD`. With ``reference_quirks`` the layers read
-    o_l = h_l + a_(l+1), and in training a batch of one image has its Dice loss over the rows of the image.
+    With ``reference_quirks`` the layers read o_l = h_l + a_(l+1), and in training a batch of one image has its Dice
+    loss over the rows of the image.
     """
 
     setting: ClassVar[Setting] = "auxiliary"
+    name: str = "clip_ad_plus"
+    checkpoint: str | None = None  # file with the trained linear layers
+    # Score images, and categories of the dataset, that the checkpoint was trained on; the variant of such rows says so.
+    allow_seen: bool = False
 
-    def __init__(
-        self,
-        *,
-        name: str = "clip_ad_plus",
-        variant: str = "paper",
-        prompts: str = "clip_ad",
-        checkpoint: str | None = None,
-        allow_seen: bool = False,
-        text_vector: TextVector = "mean",
-        dbscan_eps: float = 0.5,
-        dbscan_min_samples: int = 15,
-        stages: int = 4,
-        layers: Sequence[int] | None = None,
-        class_weights: bool = True,
-        temperature: float = 0.01,
-        sigma: float = 8.0,
-        fusion: Fusion = "sum",
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(
-            name=name,
-            variant=variant,
-            prompts=prompts,
-            text_vector=text_vector,
-            dbscan_eps=dbscan_eps,
-            dbscan_min_samples=dbscan_min_samples,
-            stages=stages,
-            layers=layers,
-            class_weights=class_weights,
-            temperature=temperature,
-            sigma=sigma,
-            fusion=fusion,
-            reference_quirks=reference_quirks,
+    def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.ModuleList:
+        """Step 1: fresh linear layers, one a stage, initialised as torch does after ``torch.manual_seed(seed)``."""
+        super().attach(encoder, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = nn.ModuleList(nn.Linear(encoder.width, encoder.embed_dim) for _ in self.blocks)
+        return self.linear
+
+    def training_request(self) -> FeatureRequest:
+        """Step 1: raw ordinary tokens at the end of every stage."""
+        return FeatureRequest(taps=tuple(self.ordinary_tap(block, projected=False) for block in self.blocks))
+
+    def stage_maps(self, batch: FeatureBatch, text: Tensor) -> Tensor:
+        """Step 2: probabilities P_k (K, B, H, W); text vectors are (2, D), or (B, 2, D) for each image its own."""
+        if next(self.linear.parameters()).device != batch.device:
+            self.linear.to(batch.device)
+        maps = []
+        for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
+            # Enlarging is linear: the difference of the enlarged logits is the enlarged difference.
+            odds = log_odds(layer(batch.patches(tap)), text, self.temperature).unflatten(1, batch.grid)
+            maps.append(upsample(odds, batch.image_size, align_corners=True).sigmoid())
+        return torch.stack(maps)
+
+    def request(self) -> FeatureRequest:
+        """What SDP needs, and the raw ordinary tokens."""
+        return FeatureRequest(taps=(*super().request().taps, *self.training_request().taps))
+
+    def raw_maps(self, batch: FeatureBatch) -> Tensor:
+        """Step 3: SDP's map plus the stage maps (B, H, W), before smoothing."""
+        return super().raw_maps(batch) + self.stage_maps(batch, self.text).sum(dim=0)
+
+    def stage_losses(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Focal and Dice loss of each stage, (K,) and (K,); arguments as in :meth:`training_loss`."""
+        maps = self.stage_maps(batch, text)
+        by_rows = self.reference_quirks and len(batch) == 1
+        pairs = [(stage[0], masks[0]) if by_rows else (stage, masks) for stage in maps]
+        return (
+            torch.stack([focal_loss(stage, masks) for stage in maps]),
+            torch.stack([dice_loss(stage, truth) for stage, truth in pairs]),
         )
-        self.checkpoint = checkpoint
-        self.allow_seen = allow_seen
+
+    def training_loss(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> Tensor:
+        """Step 4: sum over the stages of focal and Dice loss."""
+        focal, dice = self.stage_losses(batch, text, masks)
+        return focal.sum() + dice.sum()
+
+    def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
+        """Scores (B,) of step 5: sum of the log-odds of both terms."""
+        text = self.text_odds(batch.class_tokens)
+        place = torch.logit(maps.amax(dim=(1, 2)) / len(self.blocks), eps=SMALLEST_PROBABILITY)
+        return {"sum": text + place, "text": text, "map": place}[self.fusion]
+
+    def predict(self, batch: FeatureBatch) -> Prediction:
+        """Smoothed maps and their image scores; raises UserError for training images."""
+        if not self.allow_seen:
+            self.trained.refuse_seen(batch.image_ids)
+        with torch.no_grad():
+            return super().predict(batch)
 
     def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
         """Load the linear layers.
@@ -113,14 +133,6 @@ class ClipADPlus(ClipAD, TrainableMethod):
         label = training_label(Checkpoint.read_facts(Path(self.checkpoint)), dataset, categories, self.allow_seen)
         return f"{self.variant}, {label}" if label else self.variant
 
-    def begin_training(self, encoder: EncoderSpec, seed: int) -> nn.ModuleList:
-        """Fresh linear layers, one a stage, initialised as torch does after ``torch.manual_seed(seed)``."""
-        super().attach(encoder, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.linear = nn.ModuleList(nn.Linear(encoder.width, encoder.embed_dim) for _ in self.blocks)
-        return self.linear
-
     def must_match(self) -> Facts:
         """Which tokens the layers read."""
         blocks = " ".join(str(block) for block in self.blocks)
@@ -131,81 +143,8 @@ class ClipADPlus(ClipAD, TrainableMethod):
         names = ("prompts", "text_vector", "dbscan_eps", "dbscan_min_samples", "temperature")
         return {key: str(getattr(self, key)) for key in names}
 
-    def training_request(self) -> FeatureRequest:
-        """Raw ordinary tokens at the end of every stage."""
-        return FeatureRequest(taps=tuple(self.ordinary_tap(block, projected=False) for block in self.blocks))
-
-    def request(self) -> FeatureRequest:
-        """What SDP needs, and the raw ordinary tokens."""
-        return FeatureRequest(taps=(*super().request().taps, *self.training_request().taps))
-
-    def stage_maps(self, batch: FeatureBatch, text: Tensor) -> Tensor:
-        """Abnormal probabilities P_k (K, B, H, W); text vectors are (2, D), or (B, 2, D) for each image its own."""
-        if next(self.linear.parameters()).device != batch.device:
-            self.linear.to(batch.device)
-        maps = []
-        for layer, tap in zip(self.linear, self.training_request().taps, strict=True):
-            cosines = F.normalize(layer(batch.patches(tap)), dim=-1) @ text.transpose(-1, -2)
-            # Enlarging is linear: the difference of the enlarged logits is the enlarged difference.
-            logits = (cosines[..., 1] - cosines[..., 0]) / self.temperature
-            maps.append(upsample(logits.unflatten(1, batch.grid), batch.image_size, align_corners=True).sigmoid())
-        return torch.stack(maps)
-
-    def raw_maps(self, batch: FeatureBatch) -> Tensor:
-        """SDP's map plus the stage maps (B, H, W), before smoothing."""
-        return super().raw_maps(batch) + self.stage_maps(batch, self.text).sum(dim=0)
-
-    def image_scores(self, batch: FeatureBatch, maps: Tensor) -> Tensor:
-        """Scores (B,) of step 5: sum of the log-odds of both terms."""
-        text = self.text_odds(batch.class_tokens)
-        place = torch.logit(maps.amax(dim=(1, 2)) / len(self.blocks), eps=SMALLEST_PROBABILITY)
-        return {"sum": text + place, "text": text, "map": place}[self.fusion]
-
-    def predict(self, batch: FeatureBatch) -> Prediction:
-        """Smoothed maps and their image scores; raises UserError for training images."""
-        if not self.allow_seen:
-            self.trained.refuse_seen(batch.image_ids)
-        with torch.no_grad():
-            return super().predict(batch)
-
-    def stage_losses(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Focal and Dice loss of each stage, (K,) and (K,); arguments as in :meth:`training_loss`."""
-        maps = self.stage_maps(batch, text)
-        by_rows = self.reference_quirks and len(batch) == 1
-        pairs = [(stage[0], masks[0]) if by_rows else (stage, masks) for stage in maps]
-        return (
-            torch.stack([focal_loss(stage, masks) for stage in maps]),
-            torch.stack([dice_loss(stage, truth) for stage, truth in pairs]),
-        )
-
-    def training_loss(self, batch: FeatureBatch, text: Tensor, masks: Tensor) -> Tensor:
-        """Sum over the stages of focal and Dice loss."""
-        focal, dice = self.stage_losses(batch, text, masks)
-        return focal.sum() + dice.sum()
-
 
 class ClipADPlusTransductive(ClipADTransductive, ClipADPlus):
     """SDP+ with the code's image score, which sees all test images of a category and was trained on other data."""
 
     setting: ClassVar[Setting] = "transductive"
-
-
-def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """Mean over pixels of -(1 - q)^2 log q.
-
-    q is the probability of the right class, with the one-hot target clamped to [1e-5, 1 - 1e-5] and 1e-5 added.
-
-    Args:
-        probabilities: of the abnormal class, any shape, 0 to 1.
-        masks: same shape, 1 where anomalous, else 0.
-    """
-    abnormal = masks.clamp(CLAMP, 1 - CLAMP)
-    right = abnormal * probabilities + (1 - abnormal) * (1 - probabilities) + CLAMP
-    return -((1 - right) ** FOCAL_POWER * right.log()).mean()
-
-
-def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """Mean over samples (the first axis) of 1 - (2 sum(p y) + 1) / (sum p + sum y + 1), soft and without squares."""
-    p, y = probabilities.flatten(1), masks.flatten(1)
-    overlap = 2 * (p * y).sum(dim=1) + DICE_SMOOTHING
-    return (1 - overlap / (p.sum(dim=1) + y.sum(dim=1) + DICE_SMOOTHING)).mean()

@@ -19,130 +19,69 @@ DRAEM). The rest is our choice and a key of the YAML.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
-from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Stream, Tap, TextFeatures
-from zsad_bench.core.errors import UserError
-from zsad_bench.toolkit.maps import smooth, upsample
+from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, TextFeatures
+from zsad_bench.toolkit.losses import dice_loss, focal_loss
+from zsad_bench.toolkit.maps import smooth_by_side, upsample
 from zsad_bench.toolkit.matching import aggregate, nearest
-from zsad_bench.toolkit.settings import check_sides, choose_layers
+from zsad_bench.toolkit.settings import Layers, NonNegativeFloat, PositiveFloat, PositiveInt, Share, Sides
+from zsad_bench.toolkit.taps import VALUE_VALUE, block_taps
+from zsad_bench.toolkit.text_scores import abnormal_probability
 
-from .clip_ad_plus import dice_loss, focal_loss
-from .pseudo_anomalies import paste
+from .dual_image_anomalies import paste
 
-TEXT_TAP = Tap(-1, Stream(("v",), start=1, embedding=True), projected=True)
-Fusion = Literal["joint", "text", "match"]
-SIGMA_SIDE = 240
 # A patch counts as pseudo-anomalous from this share of its pixels.
 PATCH_SHARE = 0.25
 
 
-def tournament(n_images: int, rounds: int, order: Sequence[int]) -> list[list[int]]:
-    """References of every image: ``rounds`` others each (at most all), partners of a round-robin tournament.
-
-    Args:
-        n_images: images of the batch.
-        rounds: references wanted per image.
-        order: the seats, a permutation of the images.
-
-    Returns:
-        Per image the indices of its references. In an even batch every relation is mutual.
-    """
-    seats = [*order, None] if n_images % 2 else list(order)
-    partners: list[list[int]] = [[] for _ in range(n_images)]
-    for turn in range(len(seats) - 1):
-        circle = [seats[0], *(seats[1 + (turn + place) % (len(seats) - 1)] for place in range(len(seats) - 1))]
-        for one, other in zip(circle, reversed(circle), strict=True):
-            if one is not None and other is not None:
-                partners[one].append(other)
-    return [found[:rounds] for found in partners]
-
-
+@dataclass(kw_only=True, eq=False)
 class DualImage(Method):
-    """Pairs of a batch as each other's reference. A batch of one has no partner: it is scored by text alone.
-
-    Args:
-        n_references: rounds of pairing, >= 1; a batch has at most its size minus one.
-        temperature: divides cosines before the softmax; > 0.
-        layers: blocks whose tokens are matched, 1-based; None means the quarter depths.
-        sides: neighbourhood sides in patches, odd.
-        fusion: ``joint``, or one part alone: ``text``, ``match``.
-        weight: of vision in the joint scores, 0 to 1.
-        scale: matching distance that counts like full text evidence; > 0.
-        sigma: Gaussian smoothing of maps in pixels at a side of 240.
-        adapt: test-time adaptation, step 5.
-        copies: pseudo-anomalous copies of each image of a group, >= 1.
-        steps: optimisation steps a group, >= 1.
-        lr: learning rate of AdamW; > 0.
-        blend: share of the adapter in f, above 0 to 1.
-    """
+    """Pairs of a batch as each other's reference. A batch of one has no partner: it is scored by text alone."""
 
     setting = "batch"
-
-    def __init__(
-        self,
-        *,
-        name: str = "dual_image",
-        variant: str = "reconstruction",
-        prompts: str = "anoclip",
-        n_references: int = 1,
-        temperature: float = 0.07,
-        layers: Sequence[int] | None = None,
-        sides: Sequence[int] = (1, 3),
-        fusion: Fusion = "joint",
-        weight: float = 0.3,
-        scale: float = 0.25,
-        sigma: float = 4.0,
-        adapt: bool = False,
-        copies: int = 4,
-        steps: int = 5,
-        lr: float = 0.0003,
-        blend: float = 0.5,
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
-        if fusion not in get_args(Fusion):
-            raise UserError(f"method.fusion={fusion}: choose {', '.join(get_args(Fusion))}")
-        for key, value in (("temperature", temperature), ("scale", scale), ("lr", lr), ("blend", blend)):
-            if value <= 0:
-                raise UserError(f"method.{key}={value}: must be above 0")
-        for key, number in (("n_references", n_references), ("copies", copies), ("steps", steps)):
-            if number < 1:
-                raise UserError(f"method.{key}={number}: must be 1 or more")
-        for key, share in (("weight", weight), ("blend", blend)):
-            if not 0 <= share <= 1:
-                raise UserError(f"method.{key}={share}: a share from 0 to 1")
-        if sigma < 0:
-            raise UserError(f"method.sigma={sigma}: must not be below 0")
-        self.n_references, self.temperature, self.layers = n_references, temperature, layers
-        self.sides = check_sides(sides, "sides")
-        self.fusion, self.weight, self.scale, self.sigma = fusion, weight, scale, sigma
-        self.adapt, self.copies, self.steps, self.lr, self.blend = adapt, copies, steps, lr, blend
-
-    def request(self) -> FeatureRequest:
-        """Value-value tokens for text, unprojected tokens of the chosen blocks for matching; pixels to adapt."""
-        self.taps = tuple(Tap(layer) for layer in choose_layers(self.layers, self.encoder.n_blocks))
-        return FeatureRequest(taps=(TEXT_TAP, *self.taps), pixels=self.adapt)
-
-    def prepare(self, text: TextFeatures | None) -> None:
-        """Text vectors of the category."""
-        assert text is not None
-        with torch.inference_mode(False):  # tensors that autograd may use, whatever the caller's mode
-            self.text = text.vectors()
-
-    def probability(self, embeddings: Tensor) -> Tensor:
-        """Abnormal probability (...) of embeddings (..., D)."""
-        return (F.normalize(embeddings, dim=-1) @ self.text.T / self.temperature).softmax(dim=-1)[..., 1]
+    name: str = "dual_image"
+    variant: str = "reconstruction"
+    prompts: str = "anoclip"
+    n_references: PositiveInt = 1  # rounds of pairing; a batch has at most its size minus one
+    temperature: PositiveFloat = 0.07  # divides cosines before the softmax
+    layers: Layers = None  # blocks whose tokens are matched
+    sides: Sides = (1, 3)
+    fusion: Literal["joint", "text", "match"] = "joint"  # step 4, or one part alone
+    weight: Share = 0.3  # of vision in the joint scores
+    scale: PositiveFloat = 0.25  # matching distance that counts like full text evidence
+    sigma: NonNegativeFloat = 4.0  # Gaussian smoothing of maps in pixels at a side of 240
+    adapt: bool = False  # step 5
+    copies: PositiveInt = 4  # pseudo-anomalous copies of each image of a group
+    steps: PositiveInt = 5  # of optimisation, a group
+    lr: PositiveFloat = 0.0003  # of AdamW
+    blend: Annotated[float, Interval(gt=0, le=1)] = 0.5  # share of the adapter in f
 
     def pairs(self, image_ids: Sequence[str]) -> list[list[int]]:
         """Step 1: indices of each image's references; depends on the set of names, not on their order."""
         by_name = sorted(range(len(image_ids)), key=lambda index: image_ids[index])
         seats = self.random(*sorted(image_ids)).permutation(len(by_name))
         return tournament(len(by_name), self.n_references, [by_name[seat] for seat in seats])
+
+    def request(self) -> FeatureRequest:
+        """Value-value tokens for text, unprojected tokens of the chosen blocks for matching; pixels to adapt."""
+        self.taps = block_taps(self.layers, self.encoder.n_blocks)
+        return FeatureRequest(taps=(VALUE_VALUE, *self.taps), pixels=self.adapt)
+
+    def take_text(self, text: TextFeatures) -> None:
+        """Text vectors of the category."""
+        with torch.inference_mode(False):  # tensors that autograd may use, whatever the caller's mode
+            self.text = text.vectors()
+
+    def probability(self, embeddings: Tensor) -> Tensor:
+        """Abnormal probability (...) of embeddings (..., D)."""
+        return abnormal_probability(embeddings, self.text, self.temperature)
 
     def vision(self, batch: FeatureBatch, pairs: Sequence[Sequence[int]]) -> Tensor:
         """Step 2: V (B, N) in [0, 1]."""
@@ -164,7 +103,7 @@ class DualImage(Method):
         random = self.random("pseudo", *(batch.image_ids[index] for index in group))
         pasted = [paste(batch.pixels[index], random) for index in group for _ in range(self.copies)]
         pixels, masks = (torch.stack(part) for part in zip(*pasted, strict=True))
-        tokens = batch.encode(pixels, FeatureRequest(taps=(TEXT_TAP,))).patches(TEXT_TAP)
+        tokens = batch.encode(pixels, FeatureRequest(taps=(VALUE_VALUE,))).patches(VALUE_VALUE)
         targets = (F.adaptive_avg_pool2d(masks[:, None], batch.grid) >= PATCH_SHARE).flatten(1)
         with torch.inference_mode(False), torch.enable_grad():
             tokens, goal = tokens.clone(), targets.clone().to(tokens)
@@ -186,7 +125,7 @@ class DualImage(Method):
 
     def language(self, batch: FeatureBatch, pairs: Sequence[Sequence[int]]) -> Tensor:
         """Step 3, after step 5 if adapting: L (B, N) in (0, 1)."""
-        tokens = batch.patches(TEXT_TAP)
+        tokens = batch.patches(VALUE_VALUE)
         if not self.adapt:
             return self.probability(tokens)
         fitted: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
@@ -202,8 +141,7 @@ class DualImage(Method):
         """Joint maps and scores."""
 
         def to_map(values: Tensor) -> Tensor:
-            maps = upsample(values.unflatten(1, batch.grid), batch.image_size)
-            return smooth(maps, self.sigma * batch.image_size[0] / SIGMA_SIDE)
+            return smooth_by_side(upsample(values.unflatten(1, batch.grid), batch.image_size), self.sigma)
 
         pairs = self.pairs(batch.image_ids)
         share = {"joint": self.weight, "text": 0.0, "match": 1.0}[self.fusion] if len(batch) > 1 else 0.0
@@ -216,3 +154,24 @@ class DualImage(Method):
             seen = share * to_map(self.vision(batch, pairs) / self.scale)
             maps, scores = maps + seen, scores + seen.amax(dim=(1, 2))
         return Prediction(scores, maps)
+
+
+def tournament(n_images: int, rounds: int, order: Sequence[int]) -> list[list[int]]:
+    """References of every image: ``rounds`` others each (at most all), partners of a round-robin tournament.
+
+    Args:
+        n_images: images of the batch.
+        rounds: references wanted per image.
+        order: the seats, a permutation of the images.
+
+    Returns:
+        Per image the indices of its references. In an even batch every relation is mutual.
+    """
+    seats = [*order, None] if n_images % 2 else list(order)
+    partners: list[list[int]] = [[] for _ in range(n_images)]
+    for turn in range(len(seats) - 1):
+        circle = [seats[0], *(seats[1 + (turn + place) % (len(seats) - 1)] for place in range(len(seats) - 1))]
+        for one, other in zip(circle, reversed(circle), strict=True):
+            if one is not None and other is not None:
+                partners[one].append(other)
+    return [found[:rounds] for found in partners]

@@ -20,131 +20,72 @@ filter is more accurate; the filtering is mutual. Everything below is our choice
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Stream, Tap, TextFeatures
-from zsad_bench.core.errors import UserError
-from zsad_bench.toolkit.maps import smooth, upsample
+from zsad_bench.toolkit.maps import smooth_by_side, upsample
 from zsad_bench.toolkit.matching import aggregate, counterparts_median
 from zsad_bench.toolkit.mutual import neighbourhood_scores
-from zsad_bench.toolkit.settings import check_sides, choose_layers
-
-Attention = Literal["vv", "qkv_self", "plain"]
-Filter = Literal["hard", "soft", "none"]
-Fusion = Literal["mutual", "sum", "product", "match", "text"]
-# Maps are smoothed relative to this image side, so that sigma means the same at every resolution.
-SIGMA_SIDE = 240
-SMALLEST_SPREAD = 1e-3
+from zsad_bench.toolkit.settings import Layers, NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne, Sides
+from zsad_bench.toolkit.taps import VALUE_VALUE, block_taps
+from zsad_bench.toolkit.text_scores import log_odds
 
 
+@dataclass(kw_only=True, eq=False)
 class FiSeCLIP(Method):
-    """Mutual filtering of text and matching inside a batch. Every key below is a choice of this reconstruction.
+    """Mutual filtering of text and matching inside a batch. Every key is a choice of this reconstruction.
 
     A batch of one has no references and is scored by text alone. A batch of anomalous images only is defined like any
     other: what most of its images share counts as normal.
-
-    Args:
-        temperature: divides cosines before the softmax; > 0.
-        attention: tokens of the text map: ``vv``, ``qkv_self`` (both of step 1) or ``plain`` (nothing restored).
-        layers: blocks whose tokens are matched, 1-based; None means the quarter depths.
-        sides: neighbourhood sides in patches, odd.
-        share: of the reference images, nearest first, over which distances are averaged; one image at least.
-        filter: ``hard`` (step 3), ``soft`` adds ``softness`` * L_j * sigmoid(r_j) to the distance of a reference patch,
-            or ``none``.
-        consensus: whether step 2 takes place; without it r_j is a_j minus the batch's median.
-        margin: spreads of r above its median that make a reference patch suspicious; > 0.
-        drop: a fixed share of the batch's patches that the hard filter leaves out, 0 to below 1, instead of what
-            ``margin`` decides; None: ``margin``.
-        keep_min: reference patches that every image keeps, >= 1.
-        softness: of the soft filter, >= 0.
-        fusion: ``mutual`` (step 5), ``sum`` (M / scale + weight * L), ``product``, ``match`` (text only filters), or
-            ``text`` alone, whose image score is the mean of the map's maximum and the class token's probability.
-        weight: of text in the map with ``mutual`` and ``sum``, >= 0.
-        class_weight: of the class token's abnormal probability in the image score, >= 0.
-        scale: matching distance that counts like full text evidence; > 0.
-        sigma: Gaussian smoothing of the map in pixels at a side of 240.
     """
 
     setting = "batch"
-
-    def __init__(
-        self,
-        *,
-        name: str = "fiseclip",
-        variant: str = "reconstruction",
-        prompts: str = "anoclip",
-        temperature: float = 0.07,
-        attention: Attention = "vv",
-        layers: Sequence[int] | None = None,
-        sides: Sequence[int] = (1, 3),
-        share: float = 0.0,
-        filter: Filter = "hard",
-        consensus: bool = True,
-        margin: float = 3.0,
-        drop: float | None = None,
-        keep_min: int = 8,
-        softness: float = 0.1,
-        fusion: Fusion = "mutual",
-        weight: float = 0.05,
-        class_weight: float = 0.25,
-        scale: float = 0.25,
-        sigma: float = 4.0,
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
-        for key, choice, choices in (
-            ("attention", attention, get_args(Attention)),
-            ("filter", filter, get_args(Filter)),
-            ("fusion", fusion, get_args(Fusion)),
-        ):
-            if choice not in choices:
-                raise UserError(f"method.{key}={choice}: choose {', '.join(choices)}")
-        for key, value in (("temperature", temperature), ("scale", scale), ("keep_min", keep_min), ("margin", margin)):
-            if value <= 0:
-                raise UserError(f"method.{key}={value}: must be above 0")
-        for key, value in (
-            ("softness", softness),
-            ("weight", weight),
-            ("class_weight", class_weight),
-            ("sigma", sigma),
-        ):
-            if value < 0:
-                raise UserError(f"method.{key}={value}: must not be below 0")
-        for key, part in (("drop", drop), ("share", share)):
-            if part is not None and not 0 <= part < 1:
-                raise UserError(f"method.{key}={part}: a share from 0 to below 1")
-        self.temperature, self.attention, self.layers = temperature, attention, layers
-        self.sides = check_sides(sides, "sides")
-        self.share, self.filter, self.consensus, self.margin = share, filter, consensus, margin
-        self.drop, self.keep_min, self.softness = drop, keep_min, softness
-        self.fusion, self.weight, self.class_weight, self.scale = fusion, weight, class_weight, scale
-        self.sigma = sigma
+    name: str = "fiseclip"
+    variant: str = "reconstruction"
+    prompts: str = "anoclip"
+    temperature: PositiveFloat = 0.07  # divides cosines before the softmax
+    attention: Literal["vv", "qkv_self", "plain"] = "vv"  # tokens of the text map: both of step 1, or nothing restored
+    layers: Layers = None  # blocks whose tokens are matched
+    sides: Sides = (1, 3)
+    share: ShareBelowOne = 0.0  # of the reference images, nearest first, that are averaged; one image at least
+    # Step 3, or soft: softness * L_j * sigmoid(r_j) is added to the distance of a reference patch, or none.
+    filter: Literal["hard", "soft", "none"] = "hard"
+    consensus: bool = True  # whether step 2 takes place; without it r_j is a_j minus the batch's median
+    margin: PositiveFloat = 3.0  # spreads of r above its median that make a reference patch suspicious
+    drop: ShareBelowOne | None = None  # a fixed share of the batch's patches is left out instead; None: margin decides
+    keep_min: PositiveInt = 8  # reference patches that every image keeps
+    softness: NonNegativeFloat = 0.1  # of the soft filter
+    # Step 5, sum (M / scale + weight * L), product, match (text only filters) or text alone, whose image score is the
+    # mean of the map's maximum and the class token's probability.
+    fusion: Literal["mutual", "sum", "product", "match", "text"] = "mutual"
+    weight: NonNegativeFloat = 0.05  # of text in the map with mutual and sum
+    class_weight: NonNegativeFloat = 0.25  # of the class token's abnormal probability in the image score
+    scale: PositiveFloat = 0.25  # matching distance that counts like full text evidence
+    sigma: NonNegativeFloat = 4.0  # Gaussian smoothing of the map in pixels at a side of 240
 
     def request(self) -> FeatureRequest:
-        """Projected tokens for text, unprojected tokens of the chosen blocks for matching."""
-        streams = {
-            "qkv_self": Stream(("q", "k", "v"), start=self.encoder.n_blocks),
-            "vv": Stream(("v",), start=1, embedding=True),
-            "plain": None,
-        }
-        self.text_tap = Tap(-1, streams[self.attention], projected=True)
-        self.taps = tuple(Tap(layer) for layer in choose_layers(self.layers, self.encoder.n_blocks))
+        """Step 1: projected tokens for text; unprojected tokens of the chosen blocks for matching."""
+        last_block = Stream(("q", "k", "v"), start=self.encoder.n_blocks)
+        self.text_tap = {
+            "vv": VALUE_VALUE,
+            "qkv_self": Tap(-1, last_block, projected=True),
+            "plain": Tap(-1, projected=True),
+        }[self.attention]
+        self.taps = block_taps(self.layers, self.encoder.n_blocks)
         return FeatureRequest(taps=(self.text_tap, *self.taps))
 
-    def prepare(self, text: TextFeatures | None) -> None:
+    def take_text(self, text: TextFeatures) -> None:
         """Text vectors of the category."""
-        assert text is not None
         self.text = text.vectors()
 
     def odds(self, embeddings: Tensor) -> Tensor:
         """Step 1: abnormal log-odds (...) of embeddings (..., D)."""
-        cosines = F.normalize(embeddings, dim=-1) @ self.text.T
-        return (cosines[..., 1] - cosines[..., 0]) / self.temperature
+        return log_odds(embeddings, self.text, self.temperature)
 
     def look(self, batch: FeatureBatch) -> Tensor:
         """What makes patches similar in step 2: unit vectors (B, N, D) over all blocks and neighbourhoods."""
@@ -200,7 +141,7 @@ class FiSeCLIP(Method):
     def predict(self, batch: FeatureBatch) -> Prediction:
         """Maps and image scores."""
         grids = self.evidence(batch).unflatten(1, batch.grid)
-        maps = smooth(upsample(grids, batch.image_size), self.sigma * batch.image_size[0] / SIGMA_SIDE)
+        maps = smooth_by_side(upsample(grids, batch.image_size), self.sigma)
         peaks = maps.amax(dim=(1, 2))
         whole = self.odds(batch.class_tokens).sigmoid()
         text_alone = self.fusion == "text" or len(batch) == 1
@@ -209,7 +150,7 @@ class FiSeCLIP(Method):
 
 def _spread(values: Tensor) -> Tensor:
     """Standard deviation of the bulk: 1.4826 x median absolute deviation, kept above 0."""
-    return (1.4826 * (values - values.median()).abs().median()).clamp(min=SMALLEST_SPREAD)
+    return (1.4826 * (values - values.median()).abs().median()).clamp(min=1e-3)
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:

@@ -18,60 +18,42 @@ incomparable: every batch would have a most anomalous image of score about 1. Th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Tap, TextFeatures
-from zsad_bench.core.errors import UserError
+from zsad_bench.contract import Advice, FeatureBatch, FeatureRequest, Method, Prediction
 from zsad_bench.toolkit.maps import upsample
 from zsad_bench.toolkit.matching import euclidean
 from zsad_bench.toolkit.mutual import neighbourhood_scores
-from zsad_bench.toolkit.settings import check_interval, check_sides, choose_layers
+from zsad_bench.toolkit.settings import Bounds, Layers, PositiveInt, Sides
+from zsad_bench.toolkit.taps import block_taps
 
 
+@dataclass(kw_only=True, eq=False)
 class MuSc(Method):
     """Mutual scoring inside a batch; ``batch_size=all`` is the paper's setting, the whole test set of a category.
 
     A batch of one has nothing to compare with: its map and score are 0.
-
-    Args:
-        layers: blocks whose tokens are compared, 1-based; None means the quarter depths.
-        sides: neighbourhood sides r in patches, odd.
-        interval: the nearest other images from the first to the second bound count; a bound below 1 is a share of
-            them, from 1 on a number of images. At least one counts.
-        neighbours: the list of k of RsCIN, each counting the image itself; larger than the batch means all. Empty: off.
     """
 
     setting = "batch"
-
-    def __init__(
-        self,
-        *,
-        name: str = "musc",
-        variant: str = "paper",
-        layers: Sequence[int] | None = None,
-        sides: Sequence[int] = (1, 3, 5),
-        interval: Sequence[float] = (0.0, 0.3),
-        neighbours: Sequence[int] = (1, 2, 3),
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(name=name, variant=variant, prompts=None, reference_quirks=reference_quirks)
-        if any(k < 1 for k in neighbours):
-            raise UserError(f"method.neighbours={list(neighbours)}: must be 1 or more, or an empty list for no RsCIN")
-        self.layers = layers
-        self.sides = check_sides(sides, "sides")
-        self.interval = check_interval(interval, "interval")
-        self.neighbours = tuple(neighbours)
+    name: str = "musc"
+    prompts: None = field(default=None, init=False)
+    layers: Layers = None  # blocks whose tokens are compared
+    sides: Sides = (1, 3, 5)  # r of step 1
+    # A bound below 1 is a share of the other images, from 1 on a number of them. At least one image counts.
+    interval: Bounds = (0.0, 0.3)
+    # k of step 4, each counting the image itself; larger than the batch means all of it.
+    neighbours: Annotated[Sequence[PositiveInt], Advice("an empty list switches RsCIN off")] = (1, 2, 3)
 
     def request(self) -> FeatureRequest:
         """Unprojected tokens of the chosen blocks."""
-        self.taps = tuple(Tap(layer) for layer in choose_layers(self.layers, self.encoder.n_blocks))
+        self.taps = block_taps(self.layers, self.encoder.n_blocks)
         return FeatureRequest(taps=self.taps)
-
-    def prepare(self, text: TextFeatures | None) -> None:
-        """Nothing: there is no text and no state."""
 
     def patch_scores(self, batch: FeatureBatch) -> Tensor:
         """Steps 1 to 3: (B, h, w), Euclidean distances of unit vectors in [0, 2]."""

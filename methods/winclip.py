@@ -24,113 +24,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval, MinLen
 from torch import Tensor
 
 from zsad_bench.contract import FeatureBatch, FeatureRequest, Method, Prediction, Setting, TextFeatures
 from zsad_bench.core.errors import UserError
 from zsad_bench.toolkit.maps import upsample
-
-Evidence = Literal["anomaly", "normality"]
-ImageScore = Literal["text", "map"]
-PromptAverage = Literal["unit", "raw"]
-# Cosines divided by it, and sums of their exponentials' logarithms, stay far inside float32.
-TEMPERATURES = (1e-30, 1e30)
+from zsad_bench.toolkit.settings import PositiveInt
 
 
-def log_mean_over_windows(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Of every patch, log mean exp of the values of the windows that cover it.
-
-    Args:
-        values: (B, n_windows) of all side x side windows with stride 1, row by row; infinite values are allowed.
-        grid: patches (h, w).
-        side: of a window, in patches.
-
-    Returns:
-        (B, h * w).
-    """
-    windows = (grid[0] - side + 1, grid[1] - side + 1)
-    counts = _log_sum_over_windows(values.new_zeros(windows), side)
-    return (_log_sum_over_windows(values.unflatten(-1, windows), side) - counts).flatten(-2)
-
-
-def _log_sum_over_windows(values: Tensor, side: int) -> Tensor:
-    """Log sum exp over the windows that cover a patch, one direction after the other: (..., h - k + 1, w - k + 1) ->
-    (..., h, w)."""
-    for _ in range(2):
-        padded = F.pad(values, (side - 1, side - 1), value=-math.inf)
-        values = padded.unfold(-1, side, 1).logsumexp(dim=-1).transpose(-1, -2)
-    return values
-
-
+@dataclass(kw_only=True, eq=False)
 class WinCLIP(Method):
     """Zero-shot WinCLIP.
 
-    Args:
-        temperature: divides cosines before the softmax; from 1e-30 to 1e30.
-        windows: side lengths of the windows in patches.
-        prompt_average: ``unit`` or ``raw`` overrides the ensemble's own rule; None keeps it.
-        image_term: whether the image score enters the map as a constant scale.
-        evidence: ``anomaly`` (step 4), or ``normality``: one minus the harmonic mean of the normal probabilities.
-        image_score: ``text`` (step 5), or ``map``, the maximum of the map.
-        reference_quirks: with ``evidence=normality`` the map is halved, because that code fuses the text map with
-            itself as if it were a second map.
+    With ``reference_quirks`` and ``evidence=normality`` the map is halved, because that code fuses the text map with
+    itself as if it were a second map.
     """
 
     setting: ClassVar[Setting] = "single"
+    name: str = "winclip"
+    prompts: str = "winclip"
+    prompt_average: Literal["unit", "raw"] | None = None  # None keeps the ensemble's own rule
+    # Divides cosines before the softmax. Within these bounds no sum of exponentials leaves float32.
+    temperature: Annotated[float, Interval(ge=1e-30, le=1e30)] = 0.07
+    windows: Annotated[Sequence[PositiveInt], MinLen(1)] = (2, 3)  # side lengths in patches
+    image_term: bool = True  # whether the image score enters the map as a constant scale
+    evidence: Literal["anomaly", "normality"] = "anomaly"  # step 4, or one minus the harmonic mean of 1 - s
+    image_score: Literal["text", "map"] = "text"  # step 5, or the maximum of the map
 
-    def __init__(
-        self,
-        *,
-        name: str = "winclip",
-        variant: str = "paper",
-        prompts: str = "winclip",
-        prompt_average: PromptAverage | None = None,
-        temperature: float = 0.07,
-        windows: Sequence[int] = (2, 3),
-        image_term: bool = True,
-        evidence: Evidence = "anomaly",
-        image_score: ImageScore = "text",
-        reference_quirks: bool = False,
-    ) -> None:
-        super().__init__(name=name, variant=variant, prompts=prompts, reference_quirks=reference_quirks)
-        for key, choice, choices in (
-            ("evidence", evidence, get_args(Evidence)),
-            ("image_score", image_score, get_args(ImageScore)),
-        ):
-            if choice not in choices:
-                raise UserError(f"method.{key}={choice}: choose {' or '.join(choices)}")
-        if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
-            raise UserError(
-                f"method.temperature={temperature}: must be above 0, from {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
-            )
-        if not windows or min(windows) < 1:
-            raise UserError(f"method.windows={list(windows)}: needs at least one side length of 1 or more patches")
-        self.prompt_average = prompt_average
-        self.temperature = temperature
-        self.windows = tuple(windows)
-        self.image_term = image_term
-        self.evidence = evidence
-        self.image_score = image_score
+    def take_text(self, text: TextFeatures) -> None:
+        """Step 1: text vectors of the category."""
+        self.text = text.vectors(self.prompt_average)
 
     def request(self) -> FeatureRequest:
-        """Window embeddings of every scale."""
+        """Step 2: window embeddings of every scale."""
         if max(self.windows) > min(self.encoder.grid):
             raise UserError(
                 f"method.windows={list(self.windows)}: larger than the encoder's grid of {self.encoder.grid} patches"
             )
-        return FeatureRequest(windows=self.windows)
-
-    def prepare(self, text: TextFeatures | None) -> None:
-        """Text vectors of the category."""
-        assert text is not None
-        self.text = text.vectors(self.prompt_average)
+        return FeatureRequest(windows=tuple(self.windows))
 
     def log_odds(self, embeddings: Tensor) -> Tensor:
-        """Log odds (...) of the abnormal state for embeddings (..., D)."""
+        """Step 3: log odds (...) of the abnormal state for embeddings (..., D).
+
+        They are those of :func:`zsad_bench.toolkit.text_scores.log_odds` but for rounding: there are many windows, and
+        with the text vectors subtracted first each takes one product.
+        """
         return F.normalize(embeddings, dim=-1) @ (self.text[1] - self.text[0]) / self.temperature
 
     def score(self, embeddings: Tensor) -> Tensor:
@@ -158,3 +102,28 @@ class WinCLIP(Method):
         if self.reference_quirks and self.evidence == "normality":
             maps = maps / 2
         return Prediction(maps.amax(dim=(1, 2)) if self.image_score == "map" else self.score(batch.class_tokens), maps)
+
+
+def log_mean_over_windows(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Of every patch, log mean exp of the values of the windows that cover it.
+
+    Args:
+        values: (B, n_windows) of all side x side windows with stride 1, row by row; infinite values are allowed.
+        grid: patches (h, w).
+        side: of a window, in patches.
+
+    Returns:
+        (B, h * w).
+    """
+    windows = (grid[0] - side + 1, grid[1] - side + 1)
+    counts = _log_sum_over_windows(values.new_zeros(windows), side)
+    return (_log_sum_over_windows(values.unflatten(-1, windows), side) - counts).flatten(-2)
+
+
+def _log_sum_over_windows(values: Tensor, side: int) -> Tensor:
+    """Log sum exp over the windows that cover a patch, one direction after the other: (..., h - k + 1, w - k + 1) ->
+    (..., h, w)."""
+    for _ in range(2):
+        padded = F.pad(values, (side - 1, side - 1), value=-math.inf)
+        values = padded.unfold(-1, side, 1).logsumexp(dim=-1).transpose(-1, -2)
+    return values

@@ -29,9 +29,9 @@ from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench import load_encoder, load_method
 from zsad_bench.contract import FeatureRequest, Prediction, Tap
 from zsad_bench.encoder.clip import ClipEncoder
-from zsad_bench.methods.anoclip import PATCHES
 from zsad_bench.methods.clip_ad_plus import ClipADPlus
 from zsad_bench.text.ensembles import load_ensemble
+from zsad_bench.toolkit.taps import VALUE_VALUE
 from zsad_bench.training.checkpoint import Checkpoint, encoder_facts
 
 DEVICE = os.environ.get("ZSAD_TEST_DEVICE", "cuda")
@@ -148,11 +148,11 @@ def test_anoclip_adapts_as_the_official_code(
 ) -> None:
     golden = recorded(golden_clipad, "anovl_adapter")
     method = load_method("anoclip_tta", clipad_encoder).method
-    batch = clipad_encoder.encode(clipad_images[:1], FeatureRequest(taps=(PATCHES,)))
+    batch = clipad_encoder.encode(clipad_images[:1], FeatureRequest(taps=(VALUE_VALUE,)))
     method.prepare(clipad_encoder.texts.features(load_ensemble("anoclip"), "bottle"))
     start = tuple(torch.from_numpy(golden[f"init_{part}_0"]).to(batch.device) for part in ("weight", "bias"))
     noise = torch.from_numpy(golden["noise"][0]).flatten(1, 2).to(batch.device)
-    result = method.adapt_tokens(batch.patches(PATCHES)[0], torch.Generator(), initial=start, noise=noise)
+    result = method.adapt_tokens(batch.patches(VALUE_VALUE)[0], torch.Generator(), initial=start, noise=noise)
     np.testing.assert_allclose(result.losses.cpu(), golden["loss"][0], atol=GOLDEN)
     grid = method.patch_scores(result.tokens[None], batch.grid)
     np.testing.assert_allclose(grid[0].cpu(), golden["grid_pooled"][0], atol=GOLDEN)

@@ -39,8 +39,8 @@ from zsad_bench.engine.evaluator import EvaluationOptions, Evaluator
 from zsad_bench.feature_store.source import FeatureSource
 from zsad_bench.feature_store.store import DiskStore, FeatureStore, MemoryStore
 from zsad_bench.methods.clip_ad_plus import ClipADPlus
+from zsad_bench.methods.clip_ad_text import representative
 from zsad_bench.methods.dual_image import DualImage
-from zsad_bench.methods.text_vectors import representative
 from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.results.rows import ImageResult
 from zsad_bench.text.cache import TextCache

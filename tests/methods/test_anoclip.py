@@ -17,9 +17,10 @@ from zsad_bench.contract import FeatureBatch, FeatureRequest, Prediction, Tap, T
 from zsad_bench.contract.views import VIEWS, augmented_views
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder.clip import ClipEncoder
-from zsad_bench.methods.anoclip import PATCHES, Adaptation, AnoCLIP
+from zsad_bench.methods.anoclip import Adaptation, AnoCLIP
 from zsad_bench.text.ensembles import load_ensemble
 from zsad_bench.toolkit.maps import upsample
+from zsad_bench.toolkit.taps import VALUE_VALUE
 
 CLASSES = ["bottle", "carpet", "pcb1", "metal nut"]  # image i is of class i in the recorded run
 TEXTURES = {"carpet"}
@@ -102,14 +103,14 @@ def test_text_vectors(load: dict[str, Arrays], texts: list[TextFeatures]) -> Non
 
 def test_patch_and_class_tokens(golden_clipad: Path, batch: FeatureBatch) -> None:
     golden = np.load(golden_clipad / "anovl_features.npz")
-    assert_recorded(batch.patches(PATCHES), golden["tokens6_proj"], atol=5e-4)
+    assert_recorded(batch.patches(VALUE_VALUE), golden["tokens6_proj"], atol=5e-4)
     np.testing.assert_allclose(batch.class_tokens, golden["pooled_cls"], atol=5e-4)
 
 
 def test_streams_as_the_code_stores_them(golden_clipad: Path, encoder: ClipEncoder, images: torch.Tensor) -> None:
     """Both streams: V_12, o_3, o_6, o_9 (with the next block's attention), h_12, and the clean ones."""
     golden = np.load(golden_clipad / "anovl_features.npz")
-    stream = PATCHES.stream
+    stream = VALUE_VALUE.stream
     stored = [*(Tap(block + 1, after_attention=True) for block in (3, 6, 9)), Tap(12)]
     projected = [replace(tap, projected=True) for tap in stored]
     clean = {"vv": [Tap(block, stream) for block in (3, 6, 9, 12)], "ori": [Tap(block) for block in (3, 6, 9, 12)]}
@@ -159,7 +160,7 @@ def test_image_scores(
 def test_maps(load: dict[str, Arrays], batch: FeatureBatch, bound: BoundMethod, texts: list[TextFeatures]) -> None:
     for position, text in enumerate(texts):
         bound.method.prepare(text)
-        grid = bound.method.patch_scores(batch.patches(PATCHES)[position : position + 1], GRID)
+        grid = bound.method.patch_scores(batch.patches(VALUE_VALUE)[position : position + 1], GRID)
         np.testing.assert_allclose(grid[0], load["maps"]["grid_noadapter_pooled"][position], atol=3e-6)
         full = upsample(grid, SIZE, align_corners=True)[0]
         assert_recorded(full, load["maps"]["map_noadapter"][position], atol=3e-6)
@@ -194,7 +195,7 @@ def test_text_adapter(
 ) -> None:
     golden, method = load["adapter"], prepared(texts[position], encoder)
     replay = recorded(golden, "", position)
-    tokens = batch.patches(PATCHES)[position]
+    tokens = batch.patches(VALUE_VALUE)[position]
     result = method.adapt_tokens(tokens, torch.Generator(), **replay)
     np.testing.assert_allclose(result.losses, golden["loss"][position], atol=2e-6)
     np.testing.assert_allclose(result.tokens, golden["adapted_tokens"][position].reshape(225, -1), atol=1e-2)
@@ -216,8 +217,8 @@ def test_carried_optimiser(
     """Two bottles one after the other: only with quirks does the second depend on the first, as in the code."""
     golden, method = load["adapter"], prepared(texts[0], encoder, reference_quirks=quirks)
     results = [
-        method.adapt_tokens(batch.patches(PATCHES)[position], torch.Generator(), **recorded(golden, "carry_", position))
-        for position in range(2)
+        method.adapt_tokens(tokens, torch.Generator(), **recorded(golden, "carry_", position))
+        for position, tokens in enumerate(batch.patches(VALUE_VALUE)[:2])
     ]
     grids = method.patch_scores(torch.stack([result.tokens for result in results]), GRID)
     np.testing.assert_allclose(results[0].losses, golden["carry_loss"][0], atol=2e-6)
@@ -252,7 +253,7 @@ def test_linear_adapter_on_the_tiles_of_the_visa_script(
     golden, method = load["visa"], prepared(texts[2], encoder, "anoclip_visa_tta", steps=3)
     wide = torch.cat([images[2], images[3][:, :, :48]], dim=-1)
     tiles = encoder.encode(torch.stack([wide[..., :240], wide[..., 48:]]), method.request())
-    tokens = tiles.patches(PATCHES)
+    tokens = tiles.patches(VALUE_VALUE)
     assert_recorded(tokens, golden["tokens6_proj"], atol=5e-4)
     np.testing.assert_allclose(tiles.class_tokens, golden["tile_cls_raw"], atol=5e-4)
     score = method.image_scores(method.view_tokens(tiles)).mean().item()
@@ -363,7 +364,7 @@ def test_adaptation_lowers_the_loss_and_leaves_global_random_numbers_alone(
 ) -> None:
     method = load_method("anoclip_tta", encoder=tiny.encoder, temperature=0.07, steps=20, lr=0.01, noise=0.5).method
     method.prepare(tiny.encoder.texts.features(load_ensemble("anoclip"), "plate"))
-    tokens = tiny.encoder.encode(pixels[:1], method.request()).patches(PATCHES)[0]
+    tokens = tiny.encoder.encode(pixels[:1], method.request()).patches(VALUE_VALUE)[0]
     before = torch.get_rng_state()
     losses = method.adapt_tokens(tokens, method.generator("a")).losses
     assert torch.equal(before, torch.get_rng_state())

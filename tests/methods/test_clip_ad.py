@@ -16,7 +16,7 @@ from zsad_bench.api import BoundMethod
 from zsad_bench.contract import FeatureBatch, FeatureRequest, Prediction, TextFeatures
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder.clip import ClipEncoder
-from zsad_bench.methods.text_vectors import TextVector, dbscan_labels, representative
+from zsad_bench.methods.clip_ad_text import TextVector, dbscan_labels, representative
 from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.text.ensembles import load_ensemble
 

@@ -11,9 +11,10 @@ from zsad_bench.api import BoundMethod
 from zsad_bench.contract import FeatureBatch, Prediction
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder.clip import ClipEncoder
-from zsad_bench.methods.dual_image import TEXT_TAP, tournament
-from zsad_bench.methods.pseudo_anomalies import COVERAGE, paste, perlin
+from zsad_bench.methods.dual_image import tournament
+from zsad_bench.methods.dual_image_anomalies import COVERAGE, paste, perlin
 from zsad_bench.text.ensembles import load_ensemble
+from zsad_bench.toolkit.taps import VALUE_VALUE
 
 NAMES = [f"plate/{index}.png" for index in range(7)]
 
@@ -129,7 +130,7 @@ def adapting(tiny: BoundMethod, pixels: torch.Tensor) -> tuple[BoundMethod, Feat
 
 def test_the_adapter_starts_as_the_identity(adapting: tuple[BoundMethod, FeatureBatch]) -> None:
     bound, batch = adapting
-    tokens = batch.patches(TEXT_TAP)
+    tokens = batch.patches(VALUE_VALUE)
     width = tokens.shape[-1]
     torch.testing.assert_close(bound.method.adapted(tokens, torch.eye(width), torch.zeros(width)), tokens)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from zsad_bench.toolkit.maps import smooth
+from zsad_bench.toolkit.maps import smooth, smooth_by_side
 
 
 def scipys(maps: torch.Tensor, sigma: float) -> np.ndarray:
@@ -51,3 +51,8 @@ def test_no_smoothing_changes_nothing() -> None:
 def test_a_map_does_not_depend_on_its_neighbours() -> None:
     maps = torch.rand(5, 240, 240, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(smooth(maps, 4.0)[3:4], smooth(maps[3:4], 4.0), atol=1e-6, rtol=0)
+
+
+def test_smoothing_by_side_means_the_same_at_every_resolution() -> None:
+    maps = torch.rand(2, 60, 60, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(smooth_by_side(maps, 8.0), smooth(maps, 2.0), rtol=0, atol=0)

@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from zsad_bench.core.devices import Blocks
-from zsad_bench.core.errors import UserError
 from zsad_bench.toolkit import matching
 from zsad_bench.toolkit.matching import aggregate, euclidean, mutual_scores, nearest, nearest_mutual, ranks
-from zsad_bench.toolkit.settings import check_interval, check_sides, choose_layers, quarter_depths
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -100,27 +98,3 @@ def test_aggregate_counts_zeros_beyond_the_border() -> None:
     corner = standard[:, :2, :2].sum(dim=(1, 2)) / 9
     torch.testing.assert_close(aggregate(patches, (3, 4), 3)[:, 0], F.normalize(corner, dim=-1))
     torch.testing.assert_close(aggregate(patches, (3, 4), 1), F.normalize(standard.flatten(1, 2), dim=-1))
-
-
-def test_quarter_depths_and_layers() -> None:
-    assert quarter_depths(12) == (3, 6, 9, 12)
-    assert quarter_depths(24) == (6, 12, 18, 24)
-    assert quarter_depths(4) == (1, 2, 3, 4)
-    assert quarter_depths(2) == (1, 2)
-    assert choose_layers(None, 12) == (3, 6, 9, 12)
-    assert choose_layers([2, 3], 4) == (2, 3)
-
-
-@pytest.mark.parametrize("layers", [[], [0], [5]])
-def test_layers_outside_the_tower(layers: list[int]) -> None:
-    with pytest.raises(UserError, match=r"method\.layers.*1 to 4"):
-        choose_layers(layers, 4)
-
-
-def test_refusals() -> None:
-    with pytest.raises(UserError, match=r"method\.sides"):
-        check_sides([2], "sides")
-    for interval in ([0.3, 0.1], [0.3], [-1.0, 0.5], [3, 1]):
-        with pytest.raises(UserError, match=r"method\.interval"):
-            check_interval(interval, "interval")
-    assert check_interval([0.3, 1], "interval") == (0.3, 1)

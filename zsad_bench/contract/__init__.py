@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zsad_bench.contract.dataset import CommonOptions, Dataset, DatasetOptions
     from zsad_bench.contract.encoder_spec import EncoderSpec
     from zsad_bench.contract.features import FeatureBatch, FeatureRequest, Stream, Tap
+    from zsad_bench.contract.keys import Advice, Rule
     from zsad_bench.contract.method import Method, Prediction, Setting
     from zsad_bench.contract.samples import SPLITS, Index, Problem, Sample, Split
     from zsad_bench.contract.text import TextFeatures
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPLITS",
+    "Advice",
     "CommonOptions",
     "Dataset",
     "DatasetOptions",
@@ -31,6 +33,7 @@ __all__ = [
     "Method",
     "Prediction",
     "Problem",
+    "Rule",
     "Sample",
     "Setting",
     "Split",
@@ -45,6 +48,7 @@ _HOME = {
     "contract.dataset": ("CommonOptions", "Dataset", "DatasetOptions"),
     "contract.encoder_spec": ("EncoderSpec",),
     "contract.features": ("FeatureBatch", "FeatureRequest", "Stream", "Tap"),
+    "contract.keys": ("Advice", "Rule"),
     "contract.method": ("Method", "Prediction", "Setting"),
     "contract.samples": ("SPLITS", "Index", "Problem", "Sample", "Split"),
     "contract.text": ("TextFeatures",),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from zsad_bench.contract.encoder_spec import EncoderSpec
 from zsad_bench.contract.features import FeatureBatch, FeatureRequest
+from zsad_bench.contract.keys import check_keys
 from zsad_bench.contract.text import TextFeatures
 from zsad_bench.core.seeds import named_seed
 
@@ -52,6 +53,7 @@ class Prediction:
             )
 
 
+@dataclass(kw_only=True, eq=False)
 class Method(ABC):
     """Base class of all methods. A method owns no encoder, data loader, metric or file.
 
@@ -59,30 +61,41 @@ class Method(ABC):
     encoder's dimensions; :meth:`request`; for each category :meth:`prepare` and then :meth:`predict` for every batch;
     :meth:`finalize` once all batches of the category are predicted.
 
+    A method that is a dataclass too, ``@dataclass(kw_only=True, eq=False)``, declares its keys as fields, once:
+    :mod:`zsad_bench.contract.keys` checks their types and constraints. One with an ``__init__`` of its own hands the
+    keys of this class on to ``super().__init__`` and checks the others itself.
+
     Attributes:
         setting: what the method sees. ``single``: one image; ``batch``: the images of its batch; ``transductive``: the
             whole test set; ``few_shot``: normal reference images; ``auxiliary``: it was trained on other data.
         FILES: keys of the YAML that name files. They count by their content, not by their name, when it is decided
             whether a finished result may be kept, and they do not make a row a modified variant.
+        name: what rows and tables call the method.
+        variant: which form of the method it is, for rows and tables.
+        prompts: name of the prompt ensemble, or None for methods without text.
+        reference_quirks: reproduce what is peculiar to the reference code rather than meant by the paper.
+        k_shot: normal reference images per category that the method wants; above 0 only in setting ``few_shot``.
         encoder: dimensions of the encoder, set by :meth:`attach`.
         seed: the job's seed, set by :meth:`attach`.
-        k_shot: normal reference images per category that the method wants; above 0 only in setting ``few_shot``.
-        prompts: name of the prompt ensemble, or None for methods without text.
     """
 
     setting: ClassVar[Setting]
     FILES: ClassVar[tuple[str, ...]] = ()
-    k_shot: int = 0
-    encoder: EncoderSpec
-    seed: int
+    name: str
+    variant: str = "paper"
+    prompts: str | None = None
+    reference_quirks: bool = False
+    k_shot: int = field(default=0, init=False)
+    encoder: EncoderSpec = field(init=False, repr=False)
+    seed: int = field(init=False, repr=False)
 
-    def __init__(
-        self, *, name: str, variant: str = "paper", prompts: str | None = None, reference_quirks: bool = False
-    ) -> None:
-        self.name = name
-        self.variant = variant
-        self.prompts = prompts
-        self.reference_quirks = reference_quirks
+    def __post_init__(self) -> None:
+        """Check the declared keys; override to check what several keys must keep together.
+
+        Raises:
+            UserError: a value has the wrong type or breaks a constraint.
+        """
+        check_keys(self)
 
     def attach(self, encoder: EncoderSpec, seed: int = 0) -> None:
         """Take note of the encoder's dimensions and the job's seed; override to check that the settings fit."""
@@ -120,9 +133,17 @@ class Method(ABC):
     def request(self) -> FeatureRequest:
         """Features that :meth:`predict` needs."""
 
-    @abstractmethod
     def prepare(self, text: TextFeatures | None) -> None:
-        """Start a category: take its text features (None if ``prompts`` is None) and forget the category before."""
+        """Start a category: take its text features, None if ``prompts`` is None, and forget the category before.
+
+        Here it hands the text on to :meth:`take_text`, which is enough for a method that keeps nothing else.
+        """
+        if text is not None:
+            self.take_text(text)
+
+    def take_text(self, text: TextFeatures) -> None:
+        """Text features of the category; for methods with ``prompts`` only."""
+        raise TypeError(f"{type(self).__name__} has prompts={self.prompts} but does not take text")
 
     def take_references(self, references: FeatureBatch) -> None:
         """Features of ``k_shot`` normal training images of the category, after :meth:`prepare`; few-shot only."""

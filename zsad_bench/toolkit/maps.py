@@ -15,6 +15,8 @@ from torch import Tensor
 # Rows that one product of :func:`smooth` gives. A Gaussian's matrix is zero away from its diagonal: short pieces skip
 # most of the zeros, and longer ones are better products.
 _ROWS = 128
+# Image side that :func:`smooth_by_side` relates to, the input of the encoder that most papers use.
+SIGMA_SIDE = 240
 
 
 def upsample(grids: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
@@ -38,6 +40,11 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
     if sigma <= 0:
         return maps
     return _smooth_axis(_smooth_axis(maps, sigma, -2), sigma, -1)
+
+
+def smooth_by_side(maps: Tensor, sigma: float) -> Tensor:
+    """As :func:`smooth`, with ``sigma`` in pixels of maps of height 240: it means the same at every resolution."""
+    return smooth(maps, sigma * maps.shape[1] / SIGMA_SIDE)
 
 
 def _smooth_axis(maps: Tensor, sigma: float, axis: int) -> Tensor:
