@@ -36,7 +36,11 @@ def check_sides(sides: Sequence[int], key: str) -> tuple[int, ...]:
 
 
 def check_interval(interval: Sequence[float], key: str) -> tuple[float, float]:
-    """Bounds for :func:`ranks`, refused with UserError unless there are two, not negative and not descending."""
+    """Bounds for :func:`~zsad_bench.toolkit.matching.ranks`, as they were given.
+
+    Raises:
+        UserError: there are not two, or they are negative or descending.
+    """
     low, high = interval if len(interval) == 2 else (0.0, -1.0)
     if low < 0 or high <= 0 or (low > high and not (low < 1 <= high)):
         raise UserError(f"method.{key}={list(interval)}: needs a lower and a higher bound, for example [0.0, 0.3]")

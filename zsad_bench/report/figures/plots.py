@@ -182,7 +182,7 @@ def legend(axes: Axes, entries: int) -> None:
 
 
 def share_figure(table: pd.DataFrame) -> Figure:
-    """Ranking of images against the share of anomalous images in their batch, of :func:`analysis.by_share`.
+    """Ranking of images against the share of anomalous images in their batch, of :func:`~zsad_bench.leaderboard.questions.by_share`.
 
     Shows the batch size at which the shares differ most.
     """
@@ -213,7 +213,7 @@ def _ranges(table: pd.DataFrame, name: str) -> list[tuple[float, float]]:
 
 
 def size_figure(table: pd.DataFrame) -> Figure:
-    """AUPRO by the size of the defect, of :func:`analysis.by_defect_size`."""
+    """AUPRO by the size of the defect, of :func:`~zsad_bench.leaderboard.questions.by_defect_size`."""
     with style():
         made, (axes,) = figure()
         ranges = _ranges(table, "size")
