@@ -7,11 +7,12 @@ python tools/architecture.py --check    exit code 1 if one of them is not up to 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
-from itertools import combinations
 from pathlib import Path
 
 import grimp
@@ -21,8 +22,29 @@ from generated_parts import DOCS, table, with_part, write_or_check
 ROOT = DOCS.parent
 PACKAGE = "zsad_bench"
 PAGE, PICTURE = DOCS / "architecture.md", DOCS / "images" / "architecture.svg"
-COLUMNS = 4
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 214, 44, 34, 34, 16
+# Where a room stands in its row, in half boxes from the left: chosen so that no arrow runs through a box.
+COLUMN = {
+    "cli": 5,
+    "train": 0,
+    "trackers": 2,
+    "api": 4,
+    "report": 7,
+    "training": 3,
+    "engine": 5,
+    "leaderboard": 7,
+    "results": 2,
+    "feature_store": 4,
+    "encoder": 3,
+    "text": 3,
+    "toolkit": 5,
+    "contract": 3,
+    "statistics": 0,
+    "data": 2,
+    "config": 4,
+    "metrics": 2,
+    "core": 5,
+}
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 180, 64, 34, 36, 16
 STYLE = (
     "text{font-family:sans-serif;fill:#1b2b34}.n{font-size:15px;font-weight:bold}.s{font-size:11px}"
     ".b{fill:#e3f1ef;stroke:#00796b}.f{fill:#fff;stroke:#78909c;stroke-dasharray:4 3}"
@@ -84,8 +106,8 @@ def shortest_arrows(imports: Imports) -> list[tuple[str, str]]:
 def picture(layers: list[list[str]], imports: Imports) -> str:
     """The picture as SVG: a row per layer, an arrow per import that no other arrows imply."""
     arrows = shortest_arrows(imports)
-    places = _arranged(layers, arrows)
-    width = COLUMNS * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN
+    places = {room: (row, COLUMN.get(room, 0)) for row, layer in enumerate(layers) for room in layer}
+    width = max(COLUMN.values()) * (WIDTH + GAP_X) // 2 + WIDTH + 2 * MARGIN
     height = len(layers) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
@@ -106,11 +128,10 @@ def picture(layers: list[list[str]], imports: Imports) -> str:
 def _box(room: str, x: int, y: int) -> Iterator[str]:
     kind, middle = "b" if (ROOT / PACKAGE / room).is_dir() else "f", x + WIDTH // 2
     yield f'<rect class="{kind}" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>'
-    yield f'<text class="n" x="{middle}" y="{y + 18}" text-anchor="middle">{_name(room).strip("`")}</text>'
-    subject = _about(room)[0].replace("`", "")
-    for stop in (":", ".", ","):
-        subject = subject.partition(stop)[0]
-    yield f'<text class="s" x="{middle}" y="{y + 34}" text-anchor="middle">{escape(subject)}</text>'
+    yield f'<text class="n" x="{middle}" y="{y + 20}" text-anchor="middle">{_name(room).strip("`")}</text>'
+    subject = re.split("[:.,]", _about(room)[0].replace("`", ""), maxsplit=1)[0]
+    for number, line in enumerate(textwrap.wrap(subject, 32)):
+        yield f'<text class="s" x="{middle}" y="{y + 35 + 12 * number}" text-anchor="middle">{escape(line)}</text>'
 
 
 def _corner(place: Place) -> tuple[int, int]:
@@ -123,65 +144,6 @@ def _ends(upper: Place, lower: Place) -> tuple[tuple[float, float], tuple[float,
     (x1, y1), (x2, y2) = _corner(upper), _corner(lower)
     lean = max(-0.3, min(0.3, (x2 - x1) / (4 * WIDTH)))
     return (x1 + WIDTH * (0.5 + lean), y1 + HEIGHT), (x2 + WIDTH * (0.5 - lean), y2)
-
-
-def _arranged(layers: list[list[str]], arrows: list[tuple[str, str]]) -> dict[str, Place]:
-    """A column for every room, in half steps, so that arrows neither run through boxes nor cross more than they must.
-
-    Rooms are moved one by one to where the drawing is best, until no move improves it.
-    """
-    last = 2 * (COLUMNS - 1)
-    places = {
-        room: (row, last // 2 + 2 * number - len(layer) + 1)
-        for row, layer in enumerate(layers)
-        for number, room in enumerate(layer)
-    }
-    best, better = _faults(places, arrows), True
-    while better:
-        better = False
-        for room, (row, _) in list(places.items()):
-            for column in range(last + 1):
-                tried = {**places, room: (row, column)}
-                if (faults := _faults(tried, arrows)) < best:
-                    places, best, better = tried, faults, True
-    return places
-
-
-def _faults(places: Mapping[str, Place], arrows: list[tuple[str, str]]) -> float:
-    """How bad a drawing is: boxes on each other, arrows through boxes, crossings, sideways length."""
-    corners = {room: _corner(place) for room, place in places.items()}
-    near = sum(
-        abs(corners[one][0] - corners[two][0]) < WIDTH + GAP_X
-        for one, two in combinations(places, 2)
-        if places[one][0] == places[two][0]
-    )
-    ends = {arrow: _ends(places[arrow[0]], places[arrow[1]]) for arrow in arrows}
-    through = sum(_passes(*ends[arrow], *corners[room]) for arrow in arrows for room in places if room not in arrow)
-    crossings = sum(_cross(*ends[one], *ends[two]) for one, two in combinations(arrows, 2))
-    sideways = sum(abs(start[0] - stop[0]) for start, stop in ends.values())
-    return 1000 * near + 100 * through + 12 * crossings + sideways / 100
-
-
-def _passes(start: tuple[float, float], stop: tuple[float, float], x: float, y: float) -> bool:
-    """Whether an arrow touches a box, with some room around it."""
-    (x1, y1), (x2, y2) = start, stop
-    for level in (y, y + HEIGHT / 2, y + HEIGHT):
-        share = (level - y1) / (y2 - y1)
-        if 0 < share < 1 and x - 8 < x1 + share * (x2 - x1) < x + WIDTH + 8:
-            return True
-    return False
-
-
-def _cross(
-    start: tuple[float, float], stop: tuple[float, float], start2: tuple[float, float], stop2: tuple[float, float]
-) -> bool:
-    """Whether two arrows cross; those that begin or end together do not."""
-
-    def side(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-    first = side(start, stop, start2) * side(start, stop, stop2)
-    return first < 0 and side(start2, stop2, start) * side(start2, stop2, stop) < 0
 
 
 def _name(room: str) -> str:

@@ -1,4 +1,4 @@
-"""Parts of pages in ``docs`` that scripts write: everything between two marks is theirs, the rest is written by hand."""
+"""Parts of pages in ``docs`` that scripts write: what stands between two marks is theirs, the rest is by hand."""
 
 from __future__ import annotations
 
