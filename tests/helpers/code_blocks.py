@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("make", "pip", "python", "ray", "zsad-bench")
+_NOTE = 'printf "%s\\0" "${0##*/}" "$@" >> "$COMMANDS"\necho >> "$COMMANDS"\n'
 _MARK = r"(?:^<!-- (?P<mark>needs|file): (?P<detail>.+?) -->\n)?"
 _BLOCK = re.compile(_MARK + r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -47,7 +48,7 @@ def blocks_of(path: Path, root: Path) -> list[Block]:
 
 
 def commands_of(text: str, folder: Path) -> list[list[str]]:
-    """The commands of a block as lists of arguments, read by bash itself; none of them runs.
+    """The commands of a block as lists of arguments, read by bash itself; none of them runs, ``seq`` apart.
 
     Args:
         text: the block.
@@ -59,12 +60,16 @@ def commands_of(text: str, folder: Path) -> list[list[str]]:
     log, stand_ins = folder / "commands", folder / "bin"
     shutil.rmtree(folder, ignore_errors=True)
     stand_ins.mkdir(parents=True)
+    bash, seq = shutil.which("bash"), shutil.which("seq")
+    assert bash is not None
+    if seq is not None:
+        (stand_ins / "seq").symlink_to(seq)
     for name in PROGRAMS:
         program = stand_ins / name
-        program.write_text('#!/bin/bash\nprintf "%s\\0" "${0##*/}" "$@" >> "$COMMANDS"\necho >> "$COMMANDS"\n', "utf-8")
+        program.write_text(f"#!{bash}\n{_NOTE}", "utf-8")
         program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{stand_ins}:{os.environ['PATH']}", "COMMANDS": str(log)}
-    done = subprocess.run(["bash", "-eu"], input=text, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PATH": str(stand_ins), "COMMANDS": str(log)}
+    done = subprocess.run([bash, "-eu"], input=text, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"bash does not take this block: {done.stderr}")
     return [line.split("\0")[:-1] for line in log.read_text("utf-8").splitlines()] if log.exists() else []
