@@ -39,7 +39,8 @@ from zsad_bench.encoder.base import Encoder
 from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.plan import encoder_spec
 from zsad_bench.encoder.tower import window_forward
-from zsad_bench.engine.job import configured_encoder, describe
+from zsad_bench.engine.compute import configured_encoder
+from zsad_bench.engine.describe import describe
 from zsad_bench.engine.measure import read_masks
 from zsad_bench.engine.pictures import write_maps, write_worst
 from zsad_bench.feature_store.store import DiskStore
@@ -47,6 +48,7 @@ from zsad_bench.metrics import pixel_metrics
 from zsad_bench.results.files import JobFolder
 from zsad_bench.results.rows import CategoryResult, ImageResult
 from zsad_bench.statistics.histograms import summarise
+from zsad_bench.statistics.kept import kept_arrays
 from zsad_bench.text.ensembles import load_ensemble
 
 MODEL = "ViT-B-16-plus-240"
@@ -248,7 +250,7 @@ def close_seconds(count: int) -> float:
         def run() -> None:
             write_maps(job.path / "maps", "plate", dataset, samples, maps, "sheet", geometry)
             write_worst(job.path / "maps", "plate", dataset, samples, maps, scores, geometry)
-            job.save(result, summary)
+            job.save(result, kept_arrays(result.category, result.units, summary))
 
         return shortest_seconds(run)
 

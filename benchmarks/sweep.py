@@ -36,16 +36,16 @@ TOLERANCE = 0.15
 
 ENCODE_ONLY = """
 import sys
-from zsad_bench.config.compose.compose import compose_config
-from zsad_bench.config.compose.sweeps import feature_jobs
-from zsad_bench.config.run_name.run_name import with_name
+from zsad_bench.config.compose import compose_config, compose_jobs
+from zsad_bench.config.sweeps import every_job
+from zsad_bench.config.run_name import with_name
 from zsad_bench.contract import Dataset
-from zsad_bench.config.compose.plugins import build
+from zsad_bench.config.plugins import build
 from zsad_bench.text.ensembles import load_ensemble
-from zsad_bench.engine.job import configured_source
+from zsad_bench.engine.compute import configured_source
 from zsad_bench.feature_store.sweep_request import target, union_of
 
-configs = [compose_config(job) for job in feature_jobs(with_name(sys.argv[1:]))]
+configs = [job.config for job in compose_jobs(every_job(with_name(sys.argv[1:])))]
 wanted = union_of(configs)[target(configs[0])]
 source = configured_source(configs[0], build(configs[0].dataset, Dataset, "dataset"))
 for category in source.dataset.categories:
@@ -57,15 +57,15 @@ for category in source.dataset.categories:
 
 READ_ONLY = """
 import sys, time
-from zsad_bench.config.compose.compose import compose_config
-from zsad_bench.config.run_name.run_name import with_name
+from zsad_bench.config.compose import compose_config, compose_jobs
+from zsad_bench.config.run_name import with_name
 from zsad_bench.core.devices import synchronize
 from zsad_bench.contract import Dataset
 from zsad_bench.encoder.loading import build_encoder
 from zsad_bench.feature_store.source import FeatureSource
 from zsad_bench.contract import FeatureRequest, Tap
-from zsad_bench.config.compose.plugins import build
-from zsad_bench.engine.job import configured_source
+from zsad_bench.config.plugins import build
+from zsad_bench.engine.compute import configured_source
 
 config = compose_config(with_name(sys.argv[1:]))
 source = configured_source(config, build(config.dataset, Dataset, "dataset"))

@@ -18,6 +18,7 @@ from metrics import make_category
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.comparisons import block_values, compare, verdict
 from zsad_bench.leaderboard.questions import by_batch_size, by_category, by_defect_type, speed
+from zsad_bench.leaderboard.series import group_series, largest_batches, sections
 from zsad_bench.leaderboard.speed import build_speed, encoder_times, with_speed
 from zsad_bench.leaderboard.text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.metrics import pixel_metrics
@@ -25,7 +26,6 @@ from zsad_bench.metrics.names import METRICS
 from zsad_bench.report.sections import coverage
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
 from zsad_bench.results.runs import Job
-from zsad_bench.results.series import group_series, largest_batches, sections
 from zsad_bench.statistics.bootstrap import BOOTSTRAPPED, RESAMPLES, Replicates, pixel_replicates, resample_weights
 from zsad_bench.statistics.histograms import summarise
 from zsad_bench.statistics.intervals import rank_test

@@ -8,40 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.helpers.recordings import FULL_SETS, unpack
+from tests.helpers.example_run import CATEGORIES, METHODS, draw_photos, make_run
+from tests.helpers.miniatures import save_image
+from tests.helpers.recordings import plain_files, recorded_sets, set_name, shared_folder
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.loading import load_encoder
-
-SHARED = Path(os.environ.get("ZSAD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-TINY_MODEL = Path(__file__).parent / "files" / "tiny_clip.json"
-COMPACT = Path(__file__).parent / "golden"
-
-
-def shared_folder(*parts: str) -> Path:
-    path = SHARED.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"reference data absent: {'/'.join(parts)} (set ZSAD_SHARED to the folder that holds it)")
-    return path
-
-
-def recorded_sets(name: str) -> list[Path]:
-    """The compact set of recordings, and the full one where it lies beside the project."""
-    return [path for path in (COMPACT / name, SHARED / "golden" / FULL_SETS[name]) if path.is_dir()]
-
-
-def set_name(path: Path) -> str:
-    return "compact" if path.parent == COMPACT else "full"
-
-
-def plain_files(recordings: Path, temporary: pytest.TempPathFactory) -> Path:
-    """The folder of a set as ``.npz`` and ``.safetensors`` files; the compact one is unpacked."""
-    if recordings.parent != COMPACT:
-        return recordings
-    target = temporary.mktemp(recordings.name)
-    unpack(recordings, target)
-    return target
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,21 +70,9 @@ def photo_folder(tmp_path: Path) -> Path:
     return root
 
 
-def comparable_tables(folder: Path) -> dict[str, bytes]:
-    """Everything that must not depend on when and how fast it was computed."""
-    return {name: (folder / name).read_bytes() for name in ("metrics.csv", "images.csv", "leaderboard.csv")}
-
-
-def save_image(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
 @pytest.fixture(scope="session")
 def example_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder of made-up methods on drawn photos, with two seeds; do not change it."""
-    from tests.helpers.example_run import CATEGORIES, METHODS, draw_photos, make_run
-
     folder = tmp_path_factory.mktemp("example")
     dataset = draw_photos(folder / "photos", CATEGORIES[:2], 18)
     make_run(folder / "example", dataset, METHODS[1:], batch_sizes=(1, 4), seeds=(0, 1))

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from zsad_bench.core.errors import UserError
 from zsad_bench.results.files import JobFolder
-from zsad_bench.results.series import mean_metrics
+from zsad_bench.results.rows import mean_metrics
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from zsad_bench.contract import Dataset, Method, TrainableMethod
 from zsad_bench.core import console
 from zsad_bench.core.errors import UserError
 from zsad_bench.core.names import did_you_mean, readable_name
+from zsad_bench.engine.compute import configured_encoder
 from zsad_bench.engine.dataset_names import dataset_label
-from zsad_bench.engine.job import configured_encoder
 from zsad_bench.training.loop import TrainingOptions, train
 
 

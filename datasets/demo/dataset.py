@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -11,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Unpack
 
-import joblib
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from zsad_bench.contract import DatasetOptions, Index
+from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.errors import UserError
 
 from ..mvtec import MVTec
@@ -168,7 +167,7 @@ def _damaged(root: Path, hashes: dict[str, str]) -> list[str]:
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except (FileNotFoundError, NotADirectoryError):
         return ""
 
@@ -191,6 +190,8 @@ def _repair(root: Path, recipe: Recipe, hashes: dict[str, str]) -> None:
 def _render(folder: Path, recipe: Recipe, wanted: Sequence[Shot]) -> dict[str, str]:
     """Render shots into a folder on all cores; returns file -> SHA-256 in a fixed order."""
     place = folder.absolute()  # workers of an earlier call may have started in another folder
+    import joblib  # not needed where everything is rendered already
+
     jobs = (joblib.delayed(_render_one)(place, recipe, shot) for shot in wanted)
     results: Iterable[dict[str, str]] = joblib.Parallel(n_jobs=os.cpu_count(), return_as="generator")(jobs)
     console = Console(stderr=True)

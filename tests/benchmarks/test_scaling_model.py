@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.conftest import TINY_MODEL
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.contract import FeatureRequest, Stream, Tap
 from zsad_bench.contract.views import VIEWS
 from zsad_bench.encoder.clip import ClipEncoder

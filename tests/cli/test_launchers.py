@@ -21,7 +21,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import TINY_MODEL, comparable_tables, save_image
+from tests.helpers.miniatures import save_image
+from tests.helpers.result_files import comparable_tables
+from tests.helpers.tiny_model import TINY_ENCODER
 from zsad_bench.cli import hydra_job
 from zsad_bench.cli.main import main
 from zsad_bench.core.errors import UserError
@@ -30,7 +32,6 @@ from zsad_bench.feature_store.category import GROUP
 from zsad_bench.results.commands import Command, failure_files
 
 SWEPT = ("method", "batch_size", "encoder.image_size")
-ENCODER = (f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu")
 
 
 def need(package: str, extra: str) -> None:
@@ -53,7 +54,7 @@ def here(tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def sweep(name: str, *choices: str) -> list[str]:
     """A sweep whose features go into a store of its own, on a relative path like everything else."""
     fixed = ("dataset=mvtec", "dataset.root=photos", "maps=none", f"name={name}", f"features.root=store/{name}")
-    return ["-m", *choices, *fixed, *ENCODER]
+    return ["-m", *choices, *fixed, *TINY_ENCODER]
 
 
 def encoded(store: Path) -> Counter[tuple[str, str, str]]:
@@ -251,7 +252,7 @@ def test_mistakes(here: Path, capsys: pytest.CaptureFixture[str], arguments: lis
         need("hydra_plugins.hydra_submitit_launcher", "submitit")
     elif "cluster=slurm" in arguments:
         pytest.skip("Slurm is installed")
-    assert main([*arguments, "dataset=mvtec", "dataset.root=photos", "name=run", *ENCODER]) == 2
+    assert main([*arguments, "dataset=mvtec", "dataset.root=photos", "name=run", *TINY_ENCODER]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error

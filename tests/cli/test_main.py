@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import TINY_MODEL, comparable_tables, save_image
+from tests.helpers.miniatures import save_image
+from tests.helpers.result_files import comparable_tables
+from tests.helpers.tiny_model import TINY_ENCODER
 from zsad_bench.cli.main import main
 
-ENCODER = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu", "name=run"]
+ENCODER = [*TINY_ENCODER, "name=run"]
 
 
 @pytest.fixture

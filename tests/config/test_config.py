@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
-from zsad_bench.config.compose import compose_config
+from zsad_bench.config.compose import compose_config, compose_jobs, hydra_session
 from zsad_bench.config.run_name import run_name
-from zsad_bench.config.sweeps import expand_sweep
+from zsad_bench.config.sweeps import every_job, expand_seeds
 from zsad_bench.core.errors import UserError
 from zsad_bench.text.ensembles import ensemble_names
 
@@ -123,20 +125,59 @@ def test_names_come_from_the_choices() -> None:
     assert long != run_name([f"method.windows=[{','.join(map(str, range(81)))}]"])
 
 
-def test_sweeps_visit_every_value_once() -> None:
-    jobs = expand_sweep(["method=winclip,winclip_mala", "batch_size=1,4,all", "seed=range(0,2)", "limit=5"])
-    assert len(jobs) == 1 + 1 + 2 + 1
+def test_a_sweep_is_every_combination_in_the_order_given() -> None:
+    jobs = every_job(["method=winclip,winclip_mala", "batch_size=1,4,all", "seed=range(0,2)", "limit=5"])
+    assert len(jobs) == len({tuple(job) for job in jobs}) == 2 * 3 * 2
+    assert jobs[0] == ["method=winclip", "batch_size=1", "seed=0", "limit=5"]
+    assert jobs[1] == ["method=winclip", "batch_size=1", "seed=1", "limit=5"]
     assert {value for job in jobs for value in job if value.startswith("batch")} == {
         "batch_size=1",
         "batch_size=4",
         "batch_size=all",
     }
-    assert all("limit=5" in job for job in jobs)
+
+
+@pytest.mark.parametrize("more", [[], ["dataset.n_normal=3", "+experiment=winclip_mvtec"]])
+def test_jobs_are_composed_once_for_each_choice_of_groups(more: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    compositions = []
+    original = ConfigLoaderImpl._load_configuration_impl
+
+    def counted(*arguments: object, **keys: object) -> object:
+        compositions.append(keys.get("overrides"))
+        return original(*arguments, **keys)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", counted)
+    jobs = every_job(["method=winclip,musc", "dataset=demo", "batch_size=1,4,all", "seed=0,1", *more])
+    together = [job.config for job in compose_jobs(jobs)]
+    assert len(compositions) == 2
+    assert together == [compose_config(job) for job in jobs]
+    assert [config.seed for config in together[:2]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=musc", "method.sides=[1]", "batch_size=all", "name=x", "board.filter={method: [musc]}"],
+        ["encoder=vit_l_14", "encoder.precision=bf16", "+method.extra=1", "~method.variant", "name=x"],
+        ["dataset=mvtec", "dataset.root=/data", "dataset.categories=[bottle]", "features=off", "+new=3", "name=x"],
+    ],
+)
+def test_single_keys_change_a_config_as_in_a_composition_by_hydra(overrides: list[str]) -> None:
+    with hydra_session():
+        expected = hydra.compose("config", overrides=overrides)
+    assert compose_config(overrides) == expected
 
 
 def test_configuration_does_not_import_torch() -> None:
     code = (
-        "import sys; from zsad_bench.config.compose import compose_config\n"
+        "import sys; from zsad_bench.config.compose import compose_config, compose_jobs, hydra_session\n"
         "compose_config(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["seeds=3", "seeds=2..1", "seeds=0...2", "seeds=a..b"])
+def test_other_forms_of_seeds_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UserError, match=r"seeds=0\.\.9"):
+        expand_seeds([text])
+    assert expand_seeds(["a=1", "seeds=2..4"]) == ["a=1", "seed=2,3,4"]

@@ -12,7 +12,8 @@ import pytest
 
 from zsad_bench.contract import Sample
 from zsad_bench.core import spooled
-from zsad_bench.core.spooled import Masks, Stack, save_arrays
+from zsad_bench.core.npz import save_arrays
+from zsad_bench.core.spooled import Masks, Stack
 from zsad_bench.engine.measure import evaluate_pixels
 from zsad_bench.metrics import sorted_scores
 from zsad_bench.statistics import bootstrap

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from tests.datasets.test_miniatures import write_image, write_mask
+from tests.helpers.miniatures import write_image, write_mask
 from zsad_bench.contract import Dataset, Index, Sample
 from zsad_bench.core.errors import UserError
 from zsad_bench.data.images import (
@@ -126,6 +128,48 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, extension, ori
     assert pixels.shape == upright.shape
     assert np.abs(pixels.astype(int) - upright).max() < 30
     assert read_image_size(path) == upright.shape[:2]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+EXIF = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+
+@pytest.mark.parametrize("behind_the_pixels", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [
+        chunk(b"eXIf", EXIF),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        chunk(
+            b"zTXt",
+            b"Raw profile type exif\0\0"
+            + zlib.compress(b"\nexif\n32\n" + b"Exif\0\0".hex().encode() + EXIF.hex().encode()),
+        ),
+        chunk(b"tEXt", b"Software\0a camera"),
+        chunk(b"tEXt", b"Comment\0eXIf"),
+        b"",
+    ],
+    ids=["exif", "xmp", "exif in a text", "software", "comment", "nothing"],
+)
+def test_the_size_of_a_png_needs_no_decoding_and_is_that_of_its_pixels(tmp_path, more, behind_the_pixels):
+    buffer = io.BytesIO()
+    textured(32, 16).save(buffer, "PNG")
+    content = buffer.getvalue()
+    place = content.index(b"IEND") - 4 if behind_the_pixels else content.index(b"IDAT") - 4
+    path = tmp_path / "a.png"
+    path.write_bytes(content[:place] + more + content[place:])
+    image = read_image_file(path)
+    assert read_image_size(path) == (image.height, image.width)
+
+
+def test_the_size_of_a_plain_png_is_read_from_the_heads_of_its_chunks(tmp_path, monkeypatch):
+    textured(32, 16).save(tmp_path / "a.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)  # would be called to decode
+    assert read_image_size(tmp_path / "a.png") == (16, 32)
 
 
 def damaged_files():

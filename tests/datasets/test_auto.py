@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.datasets.test_layouts import ad2, dagm, ksdd, loco
-from tests.datasets.test_lists import elpv, real_iad
-from tests.datasets.test_loaders import mvtec_ad, refused, visa
-from tests.datasets.test_miniatures import Miniature, assert_loaded, write_image
+from tests.helpers.layouts import ad2, dagm, elpv, ksdd, loco, mvtec_ad, real_iad, visa
+from tests.helpers.loader_checks import assert_loaded, refused
+from tests.helpers.miniatures import Miniature, write_image
 from zsad_bench.engine.dataset_card import cards, dataset_at
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.datasets.test_loaders import messages, refused
-from tests.datasets.test_miniatures import Miniature, assert_loaded, random_region, write_image, write_mask
+from tests.helpers.loader_checks import assert_loaded, messages, refused
+from tests.helpers.miniatures import Miniature, random_region, write_image, write_mask
 from zsad_bench.datasets.folder import Folder
 
 

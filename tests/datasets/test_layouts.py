@@ -9,10 +9,11 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
-from tests.datasets.test_loaders import messages, mvtec_ad, refused
-from tests.datasets.test_miniatures import (
+from tests.helpers.layouts import ad2, dagm, ksdd, loco, mvtec_ad
+from tests.helpers.loader_checks import assert_loaded, messages, refused
+from tests.helpers.miniatures import (
+    SIZE,
     Miniature,
-    assert_loaded,
     random_region,
     write_image,
     write_mask,
@@ -21,31 +22,10 @@ from tests.datasets.test_miniatures import (
 )
 from zsad_bench.engine.dataset_card import dataset_at as at
 
-SIZE = (12, 9)
 RAILS = "Type-I RSDDs dataset"
 
 
 # --- MVTec LOCO AD
-
-
-def loco(root) -> Miniature:
-    mini = Miniature(root)
-    mini.normal("pushpins/train/good/000.png", "pushpins", "train")
-    mini.normal("pushpins/validation/good/000.png", "pushpins", "train")
-    mini.normal("pushpins/test/good/000.png", "pushpins")
-    for kind, n_masks in (("logical_anomalies", 3), ("structural_anomalies", 1)):
-        name = f"pushpins/test/{kind}/000.png"
-        mini.anomalous(name, "pushpins", kind)
-        union = np.zeros(SIZE[::-1], bool)
-        for number in range(n_masks):
-            path = root / f"pushpins/ground_truth/{kind}/000/{number:03}.png"
-            region = random_region(SIZE, f"{kind}{number}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((region * (60 + number)).astype(np.uint8)).save(path)  # a value below 127
-            union |= region
-        mini.images[name].mask = union
-    (root / "pushpins/defects_config.json").write_text("[]")
-    return mini
 
 
 def test_loco_unites_the_masks_of_an_image(tmp_path):
@@ -66,17 +46,6 @@ def test_loco_folder_of_masks_without_an_image(tmp_path):
 
 
 # --- MVTec AD 2
-
-
-def ad2(root) -> Miniature:
-    mini = Miniature(root)
-    for split in ("train", "validation"):
-        mini.normal(f"can/{split}/good/000_regular.png", "can", "train")
-    mini.normal("can/test_public/good/000_regular.png", "can")
-    for stem in ("000_regular", "000_overexposed", "000_shift_1"):
-        mask = f"can/test_public/ground_truth/bad/{stem}_mask.png"
-        mini.anomalous(f"can/test_public/bad/{stem}.png", "can", "bad", mask)
-    return mini
 
 
 def test_ad2_public(tmp_path):
@@ -100,21 +69,6 @@ def test_ad2_private_images_have_no_label(tmp_path, protocol):
 
 
 # --- DAGM
-
-
-def dagm(root, n_train=6, n_test=9) -> dict[str, np.ndarray | None]:
-    """Image id -> mask of the defect, None for normal images; the numbers of Train and Test overlap."""
-    masks = {}
-    for split, count, defects in (("Train", n_train, (1, 4)), ("Test", n_test, (2,))):
-        for category in ("Class1", "Class10"):
-            for number in range(1, count + 1):
-                name = f"{category}/{split}/{number:04}.PNG"
-                write_image(root / name, mode="L")
-                masks[name] = random_region(SIZE, name) if number in defects else None
-                if number in defects:
-                    write_mask(root / f"{category}/{split}/Label/{number:04}_label.PNG", masks[name])
-            (root / f"{category}/{split}/Label/Labels.txt").write_text("1\t0\n")
-    return masks
 
 
 def dagm_miniature(root, masks, split_of) -> Miniature:
@@ -173,21 +127,6 @@ def test_converted_copies_are_read_and_named_in_the_protocol(tmp_path):
 
 
 # --- KolektorSDD
-
-
-def ksdd(root, n_items=11) -> dict[str, np.ndarray]:
-    """Image -> mask, some all zero. Heights do not divide by three."""
-    masks = {}
-    for item in range(1, n_items + 1):
-        for part in range(2):
-            name = f"kos{item:02}/Part{part}.jpg"
-            size = (7, 31 + part)
-            write_image(root / name, size)
-            masks[name] = np.zeros(size[::-1], bool)
-            if (item, part) in ((2, 0), (6, 1)):
-                masks[name][12:18, 2:5] = True  # in the middle strip, and the last rows of the first
-            write_mask(root / f"kos{item:02}/Part{part}_label.bmp", masks[name])
-    return masks
 
 
 def test_ksdd_whole(tmp_path):

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from tests.datasets.test_loaders import messages, refused
-from tests.datasets.test_miniatures import Miniature, assert_loaded, write_image
+from tests.helpers.layouts import elpv, real_iad
+from tests.helpers.loader_checks import assert_loaded, messages, refused
+from tests.helpers.miniatures import Miniature, write_image
 from zsad_bench.engine.dataset_card import dataset_at as at
 
 # --- Real-IAD
-
-
-def real_iad(root, lists="realiad_jsons/realiad_jsons", size="1024") -> Miniature:
-    mini = Miniature(root)
-    entries: dict[str, list] = {"train": [], "test": []}
-
-    def add(name, split, kind, mask=None):
-        path = f"realiad_{size}/fuse/{name}"
-        if kind == "OK":
-            mini.normal(path, "fuse", split)
-        else:
-            mini.anomalous(path, "fuse", kind, f"realiad_{size}/fuse/{mask}" if mask else None, split)
-        entries[split].append({"category": "fuse", "anomaly_class": kind, "image_path": name, "mask_path": mask})
-
-    for view in range(1, 6):
-        add(f"OK/S0001/fuse_0001_OK_C{view}_2023.jpg", "train", "OK")
-        add(f"OK/S0002/fuse_0002_OK_C{view}_2023.jpg", "test", "OK")
-        stem = f"NG/QS/S0003/fuse_0003_NG_QS_C{view}_2023"
-        add(f"{stem}.jpg", "test", "QS" if view < 3 else "OK", f"{stem}_mask.png" if view < 3 else None)
-    (root / lists).mkdir(parents=True, exist_ok=True)
-    (root / lists / "fuse.json").write_text(json.dumps({"meta": {"prefix": "fuse/"}, **entries}))
-    return mini
 
 
 @pytest.mark.parametrize("lists", ["realiad_jsons/realiad_jsons", "realiad_jsons", ""])
@@ -82,15 +59,6 @@ def test_real_iad_sizes_missing_files_and_damaged_lists(tmp_path):
 
 
 # --- ELPV
-
-
-def elpv(root, lines=None):
-    rows = lines or ["images/cell0001.png  1.0  mono", "images/cell0002.png  0.0  poly"]
-    rows += ["images/cell0003.png  0.3333333333333333  mono", "images/cell0005.png  0.6666666666666666  poly"]
-    (root / "images").mkdir(parents=True)
-    for number in (1, 2, 3, 5):
-        write_image(root / f"images/cell{number:04}.png", mode="L")
-    (root / "labels.csv").write_text("\n".join(rows) + "\n\n")
 
 
 @pytest.mark.parametrize(

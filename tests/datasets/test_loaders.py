@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.datasets.test_miniatures import (
+from tests.helpers.layouts import mvtec_ad, visa
+from tests.helpers.loader_checks import assert_loaded, messages, refused
+from tests.helpers.miniatures import (
     Miniature,
-    assert_loaded,
     random_region,
     write_image,
     write_mask,
@@ -18,45 +19,11 @@ from tests.datasets.test_miniatures import (
     write_mask_colour,
     write_mask_palette,
 )
-from zsad_bench.core.errors import UserError
 from zsad_bench.datasets.meta_json import MetaJson
 from zsad_bench.datasets.mvtec import MVTec
 from zsad_bench.datasets.visa import VisA
 
-
-def refused(call, *texts):
-    """The call raises one UserError of one line that holds all texts."""
-    with pytest.raises(UserError) as error:
-        call()
-    message = str(error.value)
-    assert "\n" not in message
-    for text in texts:
-        assert str(text) in message
-
-
-def messages(dataset, severity=None):
-    return {p.path: p.message for p in dataset.problems() if severity in (None, p.severity)}
-
-
 # --- MVTec style
-
-
-def mvtec_ad(root) -> Miniature:
-    mini = Miniature(root)
-    for number in range(3):
-        mini.normal(f"metal_nut/train/good/{number:03}.png", "metal_nut", "train")
-        mini.normal(f"metal_nut/test/good/{number:03}.png", "metal_nut")
-        mini.anomalous(
-            f"metal_nut/test/bent/{number:03}.png",
-            "metal_nut",
-            "bent",
-            f"metal_nut/ground_truth/bent/{number:03}_mask.png",
-        )
-    mini.normal("grid/test/good/000.png", "grid", mode="L", size=(7, 7))
-    mini.anomalous("grid/test/glue/000.png", "grid", "glue", "grid/ground_truth/glue/000_mask.png", size=(20, 3))
-    for name in ("license.txt", "grid/readme.txt", "grid/test/good/Thumbs.db", "grid/ground_truth/glue/.DS_Store"):
-        (root / name).write_bytes(b"litter")
-    return mini
 
 
 def test_mvtec_ad(tmp_path):
@@ -253,32 +220,6 @@ def test_validation_images_join_train(tmp_path):
 
 
 # --- VisA
-
-
-def visa(root, anno=True) -> Miniature:
-    mini = Miniature(root)
-    rows = ["object,split,label,image,mask"]
-    for category, digits in (("candle", 4), ("capsules", 3)):
-        annotations = ["image,label,mask"]
-        for number in range(4):
-            name = f"{category}/Data/Images/Normal/{number:0{digits}}.JPG"
-            split = "train" if number < 2 else "test"
-            mini.normal(name, category, split, size=(15, 10 + number))
-            rows.append(f"{category},{split},normal,{name},")
-            annotations.append(f"{name},normal,")
-        for number in range(3):
-            name = f"{category}/Data/Images/Anomaly/{number:03}.JPG"
-            mask = f"{category}/Data/Masks/Anomaly/{number:03}.png"
-            words = ["bubble", "chunk of wax missing,wax melded out", ""][number]
-            known = anno and category == "candle" and words
-            mini.anomalous(name, category, words if known else "anomaly", mask, write=write_mask_class_numbers)
-            rows.append(f"{category},test,anomaly,{name},{mask}")
-            annotations.append(f'{name},"{words}",{mask}')
-        if anno and category == "candle":
-            (root / category / "image_anno.csv").write_text("\n".join(annotations))
-    (root / "split_csv").mkdir()
-    (root / "split_csv/1cls.csv").write_text("\n".join(rows) + "\n")
-    return mini
 
 
 @pytest.mark.parametrize("anno", [True, False])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.datasets.test_loaders import messages, refused
-from tests.datasets.test_miniatures import Miniature, assert_loaded, write_image
+from tests.helpers.loader_checks import assert_loaded, messages, refused
+from tests.helpers.miniatures import Miniature, write_image
 from zsad_bench.engine.dataset_card import dataset_at as at
 
 

@@ -10,17 +10,16 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.contract import FeatureRequest, Stream, Tap
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder.loading import load_encoder
-
-TINY = Path(__file__).parents[1] / "files" / "tiny_clip.json"
 
 
 @pytest.fixture
 def small_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A tower of one block, because compiling takes seconds a block; nothing compiled before is found."""
-    content = json.loads(TINY.read_text())
+    content = json.loads(TINY_MODEL.read_text())
     content["vision_cfg"]["layers"] = 1
     path = tmp_path / "one_block.json"
     path.write_text(json.dumps(content))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.contract import FeatureRequest, Stream, Tap
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder import weights as weights_module
@@ -20,7 +21,7 @@ from zsad_bench.encoder.loading import LazyEncoder, load_encoder
 from zsad_bench.encoder.plan import plan_encoder
 from zsad_bench.encoder.weights import file_sha256, find_weights
 
-TINY = str(Path(__file__).parents[1] / "files" / "tiny_clip.json")
+TINY = str(TINY_MODEL)
 
 
 def refused(**options: object) -> str:

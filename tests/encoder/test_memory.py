@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.contract import FeatureRequest, Tap
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.loading import load_encoder
 from zsad_bench.encoder.memory import LARGEST, automatic_chunk_size
 
-TINY = str(Path(__file__).parents[1] / "files" / "tiny_clip.json")
+TINY = str(TINY_MODEL)
 CPU = torch.device("cpu")
 REQUEST = FeatureRequest((Tap(2),), windows=(2,), views=(0, 3))
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.config.compose import compose_config
 from zsad_bench.encoder import precision
 from zsad_bench.encoder.loading import load_encoder
 from zsad_bench.encoder.precision import PRECISIONS, choose, resolve_precision
 from zsad_bench.engine.identity import identity
 
-TINY = str(Path(__file__).parents[1] / "files" / "tiny_clip.json")
+TINY = str(TINY_MODEL)
 CPU = torch.device("cpu")
 
 

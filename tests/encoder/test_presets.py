@@ -25,8 +25,9 @@ from zsad_bench.encoder import loading as encoder_module
 from zsad_bench.encoder import tower
 from zsad_bench.encoder import weights as weights_module
 from zsad_bench.encoder.loading import load_encoder
+from zsad_bench.encoder.model_files import ModelConfig, read_model_config
 from zsad_bench.encoder.plan import EncoderPlan, plan_encoder
-from zsad_bench.encoder.weights import ModelConfig, load_weights, read_model_config
+from zsad_bench.encoder.weights import load_weights
 
 POSITIONS = "visual.positional_embedding"
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import TINY_MODEL
 from tests.helpers.checkpoints import FORMS, State, as_openai, cast, write, write_torch
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench import load_encoder, load_method
 from zsad_bench.contract import FeatureRequest, Tap
 from zsad_bench.core.errors import UserError

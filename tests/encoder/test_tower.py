@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.helpers.recordings import assert_recorded
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.contract import FeatureRequest, Stream, Tap
 from zsad_bench.core.packed import can_pack
 from zsad_bench.encoder.clip import ClipEncoder
@@ -99,7 +100,7 @@ def test_surgery_stream_equals_closed_form(
 @torch.inference_mode()
 def test_value_attention_of_equal_values_is_their_mean() -> None:
     """All patches alike: softmax(v v^T) is uniform, so the output is the projected value itself."""
-    encoder = load_encoder(str(Path(__file__).parents[1] / "files" / "tiny_clip.json"), None)
+    encoder = load_encoder(str(TINY_MODEL), None)
     visual = encoder.visual
     visual.positional_embedding.zero_()
     visual.class_embedding.copy_(visual.conv1(torch.ones(1, 3, 48, 48))[0, :, 0, 0])
@@ -259,9 +260,7 @@ def test_features_have_the_same_bits_whatever_else_is_asked(precision: str, pack
 
 @pytest.mark.parametrize("n_images", [1, 3, 8])
 def test_views_and_windows_have_the_same_bits_whatever_else_is_asked(n_images: int) -> None:
-    encoder = load_encoder(
-        str(Path(__file__).parents[1] / "files" / "tiny_clip.json"), None, chunk_size=8, feature_bits=32
-    )
+    encoder = load_encoder(str(TINY_MODEL), None, chunk_size=8, feature_bits=32)
     images = torch.randn(n_images, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     views = tuple(range(22))
     whole = encoder.encode(images, FeatureRequest(taps=(Tap(-1), Tap(-1, V)), windows=(2, 3), views=views))

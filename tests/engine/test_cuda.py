@@ -23,9 +23,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from tests.conftest import TINY_MODEL
 from tests.helpers.recordings import assert_recorded
 from tests.helpers.registry import NAMES, assert_same, config_of, make, names, photos
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench import load_encoder, load_method
 from zsad_bench.contract import FeatureRequest, Prediction, Tap
 from zsad_bench.encoder.clip import ClipEncoder

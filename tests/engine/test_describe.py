@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import zeros
 
-from tests.conftest import TINY_MODEL
+from tests.helpers.tiny_model import TINY_ENCODER
 from zsad_bench.cli.main import main
 from zsad_bench.config.compose import compose_config
 from zsad_bench.config.plugins import build
@@ -24,7 +24,7 @@ from zsad_bench.results.rows import EXAMPLE, PARITY, RECONSTRUCTION, JobInfo
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-TINY = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.precision=fp32", "encoder.device=cpu"]
+TINY = [*TINY_ENCODER, "encoder.precision=fp32"]
 
 
 @pytest.fixture(scope="module")

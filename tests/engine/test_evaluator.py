@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY_MODEL, save_image
+from tests.helpers.miniatures import save_image
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench import load_dataset
 from zsad_bench.contract import Dataset, FeatureBatch, FeatureRequest, Method, Prediction, TextFeatures
 from zsad_bench.core.console import Listener

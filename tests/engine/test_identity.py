@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 from omegaconf import open_dict
 
-from tests.conftest import TINY_MODEL, save_image
+from tests.helpers.miniatures import save_image
+from tests.helpers.tiny_model import TINY_ENCODER, TINY_MODEL
 from zsad_bench import load_dataset
 from zsad_bench.cli.main import main
 from zsad_bench.config.compose import compose_config
@@ -27,7 +28,7 @@ from zsad_bench.contract import Sample
 from zsad_bench.engine.identity import fingerprint, identity
 
 MVTEC = ["dataset=mvtec", "dataset.root=data"]
-TINY = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.precision=fp32", "encoder.device=cpu"]
+TINY = [*TINY_ENCODER, "encoder.precision=fp32"]
 
 
 @pytest.fixture(autouse=True)

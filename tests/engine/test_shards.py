@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY_MODEL, comparable_tables
+from tests.helpers.result_files import comparable_tables
+from tests.helpers.tiny_model import TINY_ENCODER
 from zsad_bench.cli.main import main
 from zsad_bench.core.errors import UserError
 from zsad_bench.engine.shards import Shard
@@ -21,8 +22,7 @@ def photos(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def run(photos: Path, name: str, *arguments: str) -> int:
-    encoder = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu"]
-    return main([*arguments, "dataset=mvtec", f"dataset.root={photos}", *encoder, f"name={name}"])
+    return main([*arguments, "dataset=mvtec", f"dataset.root={photos}", *TINY_ENCODER, f"name={name}"])
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "a/b", "1/2/3"])

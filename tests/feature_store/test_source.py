@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import TINY_MODEL, comparable_tables, save_image
+from tests.helpers.miniatures import save_image
+from tests.helpers.result_files import comparable_tables
+from tests.helpers.tiny_model import TINY_ENCODER, TINY_MODEL
 from zsad_bench import load_dataset, load_encoder, load_method
 from zsad_bench.cli.main import main
 from zsad_bench.contract import FeatureRequest, Stream, Tap
@@ -26,7 +28,6 @@ from zsad_bench.feature_store.store import DiskStore, MemoryStore
 
 TAPS = (Tap(2), Tap(-1, Stream(("v",), embedding=True), projected=True))
 REQUEST = FeatureRequest(taps=TAPS, windows=(2,), views=(0, 5))
-ENCODER = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu"]
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_derived_images_are_known_again(tmp_path: Path, photo_folder: Path, enco
 
 def sweep(photos: Path, *arguments: str) -> int:
     shared_encoder.cache_clear()
-    return main(["-m", *arguments, "dataset=mvtec", f"dataset.root={photos}", *ENCODER, "maps=none"])
+    return main(["-m", *arguments, "dataset=mvtec", f"dataset.root={photos}", *TINY_ENCODER, "maps=none"])
 
 
 def test_a_sweep_encodes_every_image_once_and_a_second_one_none(photo_folder: Path, encoded: list[int]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from tests.conftest import save_image
+from tests.helpers.miniatures import save_image
 from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.seeds import named_seed
 from zsad_bench.data.geometry import Geometry
@@ -21,6 +21,7 @@ from zsad_bench.engine.pictures import write_maps, write_worst
 from zsad_bench.results.files import JobFolder
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
 from zsad_bench.statistics.histograms import summarise
+from zsad_bench.statistics.kept import kept_arrays
 
 SIZE = 48
 CATEGORIES = ("bolt", "plate", "washer")
@@ -126,7 +127,8 @@ def _make_job(folder: Path, dataset: Dataset, method: Pretend, batch_size: int, 
             write_maps(job.path / "maps", category, dataset, samples, maps, "sheet", geometry)
             by_id = {image.image_id: image.score for image in images}
             write_worst(job.path / "maps", category, dataset, samples, maps, by_id, geometry)
-        job.save(result, summarise([sample.image_id for sample in samples], masks, maps))
+        summary = summarise([sample.image_id for sample in samples], masks, maps)
+        job.save(result, kept_arrays(category, result.units, summary))
 
 
 def _maps(

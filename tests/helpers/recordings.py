@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -17,12 +18,15 @@ from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from safetensors.numpy import save_file
 
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32).reshape(3, 1, 1)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32).reshape(3, 1, 1)
 # Set: its folder in the full set.
 FULL_SETS = {"clipad_anovl": "a_clipad_anoclip", "winclip_musc_metrics": "b_winclip_musc_metrics"}
+COMPACT = Path(__file__).parents[1] / "golden"
+SHARED = Path(os.environ.get("ZSAD_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 STREAM_LENGTH = 6_000_000  # as far as any recorded draw reaches into the stream of its seed
 
 
@@ -129,3 +133,30 @@ def assert_recorded(actual: npt.ArrayLike, recorded: npt.ArrayLike, atol: float)
     kept = ~np.isnan(theirs)
     assert kept.any(), "the set holds no number of this array"
     np.testing.assert_allclose(ours[kept], theirs[kept], atol=atol, rtol=0)
+
+
+def shared_folder(*parts: str) -> Path:
+    """A folder of the reference data beside the project; the test is skipped where it is absent."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"reference data absent: {'/'.join(parts)} (set ZSAD_SHARED to the folder that holds it)")
+    return path
+
+
+def recorded_sets(name: str) -> list[Path]:
+    """The compact set of recordings, and the full one where it lies beside the project."""
+    return [path for path in (COMPACT / name, SHARED / "golden" / FULL_SETS[name]) if path.is_dir()]
+
+
+def set_name(path: Path) -> str:
+    """Which of the two a set is, for the name of a test."""
+    return "compact" if path.parent == COMPACT else "full"
+
+
+def plain_files(recordings: Path, temporary: pytest.TempPathFactory) -> Path:
+    """The folder of a set as ``.npz`` and ``.safetensors`` files; the compact one is unpacked."""
+    if recordings.parent != COMPACT:
+        return recordings
+    target = temporary.mktemp(recordings.name)
+    unpack(recordings, target)
+    return target

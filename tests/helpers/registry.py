@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from tests.conftest import TINY_MODEL
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.config.compose import compose_config
 from zsad_bench.config.plugins import build
 from zsad_bench.contract import EncoderSpec, Method, Prediction, TrainableMethod

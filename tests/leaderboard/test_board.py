@@ -9,17 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.results.test_files import category, info, saved
+from tests.helpers.result_files import TIMED, category, info, saved
 from zsad_bench.core.errors import UserError
 from zsad_bench.leaderboard.board import BoardOptions, build_board
+from zsad_bench.leaderboard.series import group_series
 from zsad_bench.leaderboard.tables import collect, write_tables
 from zsad_bench.leaderboard.text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.results.rows import JobInfo
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import group_series
-
-TIMED: dict[str, float | str] = {"encoded_on": "CPU", "device": "CPU", "charged_text": 0.0}
-"""What every timing of today's form has."""
 
 
 def board_of(folder: Path, options: BoardOptions | None = None) -> pd.DataFrame:

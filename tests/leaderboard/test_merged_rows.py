@@ -8,14 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.leaderboard.test_board import TIMED
-from tests.results.test_files import category, info, saved
+from tests.helpers.result_files import TIMED, category, info, saved
 from zsad_bench.leaderboard.board import BoardOptions
 from zsad_bench.leaderboard.questions import speed
+from zsad_bench.leaderboard.series import group_series
 from zsad_bench.leaderboard.tables import collect, write_tables
 from zsad_bench.results.rows import JobInfo
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import group_series
 
 
 def job(method: str, size: int | str, setting: str = "single") -> JobInfo:

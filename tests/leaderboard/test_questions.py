@@ -11,12 +11,12 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_curve
 
-from tests.results.test_files import category, info, saved
+from tests.helpers.result_files import category, info, saved
 from zsad_bench.leaderboard import questions
+from zsad_bench.leaderboard.series import Series, group_series, largest_batches
 from zsad_bench.metrics import image_metrics
 from zsad_bench.results.rows import CategoryResult, ImageResult
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import Series, group_series, largest_batches
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +146,8 @@ def test_missing_values_do_not_stop_any_table(tmp_path: Path) -> None:
     ):
         assert isinstance(build(entries), pd.DataFrame)
     assert questions.by_category(entries)["value"].notna().any()
+
+
+def test_one_seed_says_nothing_of_spread(example_run: Path) -> None:
+    series = group_series(read_runs([example_run]).jobs)
+    assert set(questions.by_seed(series)["method"]) == {"musc", "fiseclip (reconstruction)"}  # clip_ad was run once

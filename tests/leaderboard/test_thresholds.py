@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zsad_bench.leaderboard.series import group_series
 from zsad_bench.leaderboard.thresholds import RULES, choose_threshold, operating_point, operating_points
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import group_series
 
 
 def test_thresholds_by_hand() -> None:

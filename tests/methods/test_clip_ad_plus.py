@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.recordings import assert_recorded
+from tests.helpers.tiny_model import TINY_ENCODER, TINY_MODEL
 from zsad_bench import evaluate, load_dataset, load_encoder, load_method
 from zsad_bench.cli.main import main as benchmark
 from zsad_bench.contract import Dataset, FeatureBatch
@@ -25,7 +26,6 @@ from zsad_bench.training.checkpoint import Checkpoint, encoder_facts, image_mark
 from zsad_bench.training.loop import make_optimizer, train, train_step
 
 CLASSES = ["bottle", "carpet", "pcb1", "metal nut"]  # image i of the golden run belongs to class i
-TINY_MODEL = Path(__file__).parents[1] / "files" / "tiny_clip.json"
 Arrays = dict[str, np.ndarray]
 
 
@@ -370,10 +370,9 @@ def test_fusion_is_a_sum_of_log_odds(tiny_encoder: ClipEncoder, layers: Path) ->
 
 
 def test_command_line(photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu"]
     data = ["dataset=mvtec", f"dataset.root={photo_folder}"]
     output = tmp_path / "layers.safetensors"
-    command = ["method=clip_ad_plus", *data, *tiny, "epochs=1", f"output={output}"]
+    command = ["method=clip_ad_plus", *data, *TINY_ENCODER, "epochs=1", f"output={output}"]
     assert main(command) == 0
     assert output.exists()
     assert main(command) == 0
@@ -386,8 +385,8 @@ def test_command_line(photo_folder: Path, tmp_path: Path, capsys: pytest.Capture
         ([*command, "epochs=0"], "epochs=0: must be at least 1"),
         ([*command, "split=all"], "split=all: choose train or test"),
         ([*command, "output=layers.pt"], "must end in .safetensors"),
-        (["method=winclip", *data, *tiny], "nothing to train"),
-        (tiny, "auxiliary dataset"),
+        (["method=winclip", *data, *TINY_ENCODER], "nothing to train"),
+        ([*TINY_ENCODER], "auxiliary dataset"),
         ([*command, "method.sigm=1"], "did you mean method.sigma"),
     ):
         assert main(wrong) == 2

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from tests.datasets.test_lists import real_iad
-from tests.datasets.test_protocols import TINY
-from tests.results.test_files import info, saved
-from tests.statistics.test_bootstrap import SHAPES, TOLERANCE, category
+from tests.helpers.drawn_maps import SHAPES, TOLERANCE, drawn_category
+from tests.helpers.layouts import real_iad
+from tests.helpers.result_files import info, saved
+from tests.helpers.tiny_model import TINY_ENCODER
 from zsad_bench.cli.main import main
 from zsad_bench.contract import Sample
 from zsad_bench.core.seeds import named_seed
@@ -25,6 +25,7 @@ from zsad_bench.engine.measure import evaluate_images
 from zsad_bench.leaderboard import questions
 from zsad_bench.leaderboard.board import BoardOptions
 from zsad_bench.leaderboard.comparisons import category_intervals, not_compared, same_units
+from zsad_bench.leaderboard.series import Series, group_series
 from zsad_bench.leaderboard.tables import write_tables
 from zsad_bench.leaderboard.thresholds import operating_points
 from zsad_bench.metrics import image_metrics, pixel_metrics
@@ -32,9 +33,9 @@ from zsad_bench.metrics.units import Units, units_of
 from zsad_bench.report.content import build_content
 from zsad_bench.results.rows import CategoryResult, ImageResult
 from zsad_bench.results.runs import read_runs
-from zsad_bench.results.series import Series, group_series
 from zsad_bench.statistics.bootstrap import (
     BOOTSTRAPPED,
+    Replicates,
     bootstrap,
     image_replicates,
     pixel_replicates,
@@ -42,6 +43,7 @@ from zsad_bench.statistics.bootstrap import (
 )
 from zsad_bench.statistics.histograms import summarise
 from zsad_bench.statistics.intervals import interval
+from zsad_bench.statistics.kept import REPLICATES
 
 NAMES = BOOTSTRAPPED[:3]
 
@@ -211,7 +213,7 @@ def test_photos_seen_many_times_change_nothing() -> None:
 
 @pytest.mark.parametrize("shape", ["plain", "sharp", "coarse"])
 def test_pixel_metrics_of_drawn_objects_are_close_to_exact_ones(shape: str) -> None:
-    masks, maps = category(21)
+    masks, maps = drawn_category(21)
     maps = SHAPES[shape](maps).astype(np.float32)
     images = [photo(f"{n:02}", int(mask.any()), 0.0, f"o{n // 3}") for n, mask in enumerate(masks)]
     summary = summarise([image.image_id for image in images], list(masks), maps)
@@ -402,7 +404,8 @@ def test_photos_of_objects_from_the_command_line_to_the_report(tmp_path: Path, m
     pytest.importorskip("plotly")
     monkeypatch.chdir(tmp_path)
     real_iad(tmp_path / "data")
-    options = ["dataset=real_iad", f"dataset.root={tmp_path / 'data'}", "name=run", "batch_size=4", *TINY, "maps=sheet"]
+    options = ["dataset=real_iad", f"dataset.root={tmp_path / 'data'}", "name=run", "batch_size=4", *TINY_ENCODER]
+    options += ["features=off", "maps=sheet"]
     for method in ("winclip", "musc"):
         assert main([f"method={method}", "dataset.protocol=samples", *options]) == 0
     run = tmp_path / "results" / "run"
@@ -434,7 +437,7 @@ def test_resamples_and_halves_do_not_depend_on_what_the_dataset_is_called(tmp_pa
         job = replace(info(), dataset=name)
         folder = saved(tmp_path / name, job, measured(images), measured(images, "cable"))
         (entry,) = group_series(read_runs([tmp_path / name]).jobs)
-        drawn = [folder.replicates(part) for part in job.categories]
+        drawn = [Replicates.from_arrays(folder.arrays(part, REPLICATES)) for part in job.categories]
         assert drawn[0] is not None
         assert drawn[1] is not None
         assert (drawn[0].values[:, 0] != drawn[1].values[:, 0]).any()  # other categories, other draws

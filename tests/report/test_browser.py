@@ -24,7 +24,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.results.test_files import category, info, saved
+from tests.helpers.result_files import category, info, saved
 from zsad_bench.report.write import write_report
 
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"><b>&amp;"

@@ -13,7 +13,7 @@ pytest.importorskip("plotly")
 pytest.importorskip("itables")
 pytest.importorskip("scikit_posthocs")
 
-from tests.results.test_files import category, info, saved
+from tests.helpers.result_files import category, info, saved
 from zsad_bench.leaderboard.board import BoardOptions
 from zsad_bench.report.content import build_content
 from zsad_bench.report.write import main, write_report

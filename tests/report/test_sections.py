@@ -13,20 +13,20 @@ pytest.importorskip("plotly")
 pytest.importorskip("itables")
 pytest.importorskip("scikit_posthocs")
 
-from tests.results.test_files import info, saved
+from tests.helpers.result_files import info, saved
 from zsad_bench.contract import Sample
 from zsad_bench.core.names import safe_name
 from zsad_bench.engine.measure import evaluate_images
 from zsad_bench.leaderboard import questions
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.comparisons import block_values, compare, not_compared, same_units
+from zsad_bench.leaderboard.series import Series, group_series, section_title
 from zsad_bench.report.content import build_content
 from zsad_bench.report.figures import plots
 from zsad_bench.report.sections import coverage, report_sections
 from zsad_bench.report.write import write_report
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
 from zsad_bench.results.runs import Runs, read_runs
-from zsad_bench.results.series import Series, group_series, section_title
 from zsad_bench.statistics.intervals import rank_test
 
 METHODS = ("winclip", "clip_ad", "musc")

@@ -1,4 +1,4 @@
-"""Result files: tables from small hand-made jobs."""
+"""Result files: what is written comes back, under names of its own, and damage is noticed."""
 
 from __future__ import annotations
 
@@ -8,37 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from tests.helpers.result_files import category, info, saved
 from zsad_bench.core.errors import UserError
-from zsad_bench.leaderboard.paper_figures import published
-from zsad_bench.leaderboard.tables import collect, write_tables
+from zsad_bench.leaderboard.tables import collect
 from zsad_bench.results.files import JobFolder, write_atomic
-from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
+from zsad_bench.results.rows import JobInfo
+from zsad_bench.statistics.bootstrap import Replicates
 from zsad_bench.statistics.histograms import summarise
-
-
-def info(
-    method: str = "winclip", batch_size: int | str = 8, setting: str = "single", digest: str = "a" * 12
-) -> JobInfo:
-    labels = (method, "paper", setting, "mvtec", "standard", "ViT", "tag", 240)
-    return JobInfo(*labels, batch_size, 0, digest, ("bottle", "cable"))
-
-
-def category(name: str, auroc: float, pixel: float = 0.5) -> CategoryResult:
-    metrics = dict.fromkeys(("image_auroc", "image_ap", "image_f1max"), auroc)
-    metrics |= dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"), pixel)
-    images = (ImageResult(f"{name}/a.png", 0, "good", 0.1), ImageResult(f"{name}/b.png", None, "", 0.25))
-    return CategoryResult(name, 2, 1, 0, metrics, "", "print", images, {"seconds_load": 1.5})
-
-
-def saved(folder: Path, job: JobInfo, *results: CategoryResult) -> JobFolder:
-    job_folder = JobFolder(folder, job)
-    job_folder.start("seed: 0\n")
-    for result in results:
-        job_folder.save(result)
-    return job_folder
+from zsad_bench.statistics.kept import REPLICATES, SUMMARY, kept_arrays
 
 
 def test_a_category_survives_the_disk_exactly(tmp_path: Path) -> None:
@@ -51,68 +30,20 @@ def test_a_category_survives_the_disk_exactly(tmp_path: Path) -> None:
     assert saved(tmp_path, info()).load("cable") is None
 
 
+def test_damaged_arrays_count_as_missing(tmp_path: Path) -> None:
+    folder = saved(tmp_path, info(), category("bottle", 0.5))
+    assert set(folder.arrays("bottle", REPLICATES)) == {"images", "values"}
+    path = folder.path / "categories" / "bottle.replicates.npz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert folder.arrays("bottle", REPLICATES) == {}
+    assert folder.arrays("bottle", SUMMARY) == {}
+
+
 def test_damaged_files_count_as_missing(tmp_path: Path) -> None:
     folder = saved(tmp_path, info(), category("bottle", 0.5))
     path = folder.path / "categories" / "bottle.json"
     path.write_text(path.read_text(encoding="utf-8")[:50], encoding="utf-8")
     assert folder.load("bottle") is None
-
-
-def test_means_need_every_category(tmp_path: Path) -> None:
-    saved(tmp_path, info("whole"), category("bottle", 0.5), category("cable", 0.7))
-    saved(tmp_path, info("part", digest="b" * 12), category("bottle", 0.9))
-    tables = collect(tmp_path)
-    rows = tables.metrics.set_index(["method", "category"])
-    assert rows.loc[("whole", "mean"), "image_auroc"] == pytest.approx(0.6)
-    assert rows.loc[("whole", "mean"), "n_images"] == 4
-    assert ("part", "mean") not in rows.index
-    board = tables.leaderboard.set_index("method")
-    assert board.loc["part", "categories"] == "1/2"
-    assert pd.isna(board.loc["part", "image_auroc"])
-    assert pd.isna(board.loc["part", "rank"])
-
-
-def test_undefined_metrics_have_no_mean_and_a_note(tmp_path: Path) -> None:
-    saved(tmp_path, info(), category("bottle", 0.5), category("cable", 0.7, math.nan))
-    mean = collect(tmp_path).metrics.set_index("category").loc["mean"]
-    assert math.isnan(mean["pixel_aupro"])
-    assert "pixel_aupro defined in 1/2 categories" in mean["notes"]
-    assert mean["image_auroc"] == pytest.approx(0.6)
-
-
-def test_ranks_stay_within_a_setting(tmp_path: Path) -> None:
-    for number, (method, setting, auroc) in enumerate(
-        [("a", "single", 0.6), ("b", "single", 0.8), ("c", "batch", 0.7)]
-    ):
-        results = (category("bottle", auroc), category("cable", auroc))
-        saved(tmp_path, info(method, setting=setting, digest=str(number) * 12), *results)
-    board = collect(tmp_path).leaderboard
-    assert dict(zip(board["method"], board["rank"], strict=True)) == {"a": 2, "b": 1, "c": 1}
-
-
-def test_rows_are_ordered_by_what_they_are(tmp_path: Path) -> None:
-    for number, size in enumerate(["all", 16, 4]):
-        saved(tmp_path, info(batch_size=size, digest=str(number) * 12), category("cable", 0.5), category("bottle", 0.5))
-    metrics = collect(tmp_path).metrics
-    assert metrics["batch_size"].tolist() == [4] * 3 + [16] * 3 + ["all"] * 3
-    assert metrics["category"].tolist() == ["bottle", "cable", "mean"] * 3
-
-
-def test_tables_are_rebuilt_byte_for_byte(tmp_path: Path) -> None:
-    saved(tmp_path, info(), category("cable", 1 / 3), category("bottle", 2 / 3))
-    write_tables(tmp_path)
-    first = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
-    write_tables(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == first
-    assert b"0.3333333333333333," in first["metrics.csv"]
-    assert "| 1 | winclip |" in first["leaderboard.md"].decode()
-    assert "50.0" in first["leaderboard.md"].decode()
-
-
-def test_an_empty_folder_gives_empty_tables(tmp_path: Path) -> None:
-    tables = write_tables(tmp_path)
-    assert tables.metrics.empty
-    assert (tmp_path / "leaderboard.md").read_text(encoding="utf-8") == "No finished job.\n"
 
 
 def test_folder_names_are_portable() -> None:
@@ -134,13 +65,14 @@ def test_categories_with_like_names_have_files_of_their_own(tmp_path: Path) -> N
     folder.start("seed: 0\n")
     for number, name in enumerate(ALIKE):
         with_pixels = summarise([f"{name}/a.png", f"{name}/b.png"], masks, maps)
-        folder.save(category(name, number / 100), with_pixels if number % 2 else None)
+        result = category(name, number / 100)
+        folder.save(result, kept_arrays(name, result.units, with_pixels if number % 2 else None))
     for number, name in enumerate(ALIKE):
         found = folder.load(name)
         assert found is not None
         assert (found.category, found.metrics["image_auroc"]) == (name, number / 100)
-        assert (folder.summary(name) is not None) == bool(number % 2)
-        assert folder.replicates(name) is not None
+        assert bool(folder.arrays(name, SUMMARY)) == bool(number % 2)
+        assert Replicates.from_arrays(folder.arrays(name, REPLICATES)) is not None
     files = [path.name.casefold() for path in folder.path.rglob("*.*")]
     assert len(set(files)) == len(files) == 2 + 2 * len(ALIKE) + len(ALIKE) // 2
     rows = collect(tmp_path).metrics
@@ -155,7 +87,7 @@ def test_files_of_version_0_1_are_found_if_they_are_of_the_category(tmp_path: Pa
         for ending in (".json", ".replicates.npz"):
             (folder.path / "categories" / f"{stem}{ending}").rename(folder.path / "categories" / f"{earlier}{ending}")
     assert [name for name in ALIKE if folder.load(name) is not None] == ["a/b", "Screw", "screw.v1"]
-    assert folder.replicates("a/b") is not None
+    assert folder.arrays("a/b", REPLICATES)
     folder.save(category("a_b", 0.125))  # as it is plain, its name is that of the old file
     loaded = folder.load("a_b")
     assert loaded is not None
@@ -178,29 +110,3 @@ def test_unwritable_places_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_atomic(blocked / "x.csv", "")
     assert list(tmp_path.iterdir()) == [blocked]
-
-
-def test_published_figures_stand_beside_comparable_jobs(tmp_path: Path) -> None:
-    base = info()
-    standard = "standard, 240 px"
-    same = replace(base, encoder="ViT-B-16-plus-240", pretrained="laion400m_e32", protocol=standard)
-    others = [
-        replace(same, encoder="ViT-L-14", config_hash="1" * 12),
-        replace(same, protocol="standard, limit 5, 240 px", config_hash="2" * 12),
-        replace(same, image_size=336, config_hash="3" * 12),
-    ]
-    for job in (same, *others):
-        saved(tmp_path, job, category("bottle", 0.5), category("cable", 0.7))
-    board = collect(tmp_path).leaderboard.set_index("config_hash")
-    assert board.loc["a" * 12, "published_image_auroc"] == 0.918
-    assert "2303.14814" in board.loc["a" * 12, "published_source"]
-    assert board.drop("a" * 12)["published_image_auroc"].isna().all()
-
-
-def test_published_figures_are_clean() -> None:
-    table = published()
-    metrics = table.filter(regex="^(image|pixel)_(auroc|ap|f1max|aupro)$")
-    assert metrics.stack().dropna().between(0, 1).all()
-    assert table["source"].str.len().gt(5).all()
-    assert set(table["method"]) == {"winclip", "anoclip", "clip_ad", "musc"}
-    assert table["dataset"].str.fullmatch("[a-z0-9_]+").all()

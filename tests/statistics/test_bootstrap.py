@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 
+from tests.helpers.drawn_maps import SHAPES, TOLERANCE, drawn_category
 from zsad_bench.metrics import image_metrics, pixel_metrics
 from zsad_bench.metrics.units import units_of
 from zsad_bench.results.rows import ImageResult
@@ -23,36 +21,10 @@ from zsad_bench.statistics.bootstrap import (
 )
 from zsad_bench.statistics.histograms import PixelSummary, summarise
 
-TOLERANCE = 3e-4
-"""What docs/statistics.md promises."""
-
-
-def category(n: int = 20, size: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and smooth maps with fine noise; two images in three are anomalous."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size]
-    masks, maps = np.zeros((n, size, size), bool), np.empty((n, size, size))
-    for index in range(n):
-        for _ in range(index % 3):
-            cy, cx = random.uniform(0.1, 0.9, 2) * size
-            masks[index] |= (y - cy) ** 2 + (x - cx) ** 2 <= random.uniform(2, 9) ** 2
-        maps[index] = 3 * gaussian_filter(random.normal(size=(size, size)), 4) + 0.3 * random.random((size, size))
-    return masks, maps + 0.5 * masks
-
-
-SHAPES = {
-    "plain": lambda maps: maps,
-    "sharp": lambda maps: np.exp(8 * maps),
-    "narrow": lambda maps: 0.5 + maps / 2000,
-    "coarse": lambda maps: np.round(maps, 1),
-    "constant": lambda maps: np.full_like(maps, 0.5),
-    "outlier": lambda maps: np.where(np.arange(maps.size).reshape(maps.shape) == 7, 400.0, maps),
-}
-
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_resampled_pixel_metrics_are_close_to_exact_ones(shape: str) -> None:
-    masks, maps = category()
+    masks, maps = drawn_category()
     maps = SHAPES[shape](maps).astype(np.float32)
     summary = summarise([str(index) for index in range(len(maps))], list(masks), maps)
     assert summary is not None
@@ -120,26 +92,27 @@ def test_no_anomalous_pixel_and_unknown_masks() -> None:
     assert summary.areas.tolist() == [1]
 
 
-def test_files_come_back_and_damage_is_none(tmp_path: Path) -> None:
-    masks, maps = category(5, 24)
+def test_what_is_kept_comes_back() -> None:
+    masks, maps = drawn_category(5, 24)
     summary = summarise(list("abcde"), list(masks), maps.astype(np.float32))
     assert summary is not None
-    summary.save(tmp_path / "s.npz")
-    loaded = PixelSummary.load(tmp_path / "s.npz")
+    loaded = PixelSummary.from_arrays(summary.to_arrays())
     assert loaded is not None
+    assert loaded.image_ids == summary.image_ids
     np.testing.assert_array_equal(loaded.negatives, summary.negatives)
     np.testing.assert_array_equal(loaded.edges, summary.edges)
     values = Replicates("hash", np.random.default_rng(0).random((RESAMPLES, len(BOOTSTRAPPED))))
-    values.save(tmp_path / "r.npz")
-    back = Replicates.load(tmp_path / "r.npz")
+    back = Replicates.from_arrays(values.to_arrays())
     assert back is not None
     assert back.images == "hash"
     np.testing.assert_allclose(back.values, values.values, atol=1e-7)
-    for name, kind in (("s.npz", PixelSummary), ("r.npz", Replicates)):
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2])
-        assert kind.load(tmp_path / name) is None
-        assert kind.load(tmp_path / "absent.npz") is None
+
+
+def test_what_is_incomplete_is_none() -> None:
+    values = Replicates("hash", np.zeros((RESAMPLES, len(BOOTSTRAPPED)))).to_arrays()
+    assert Replicates.from_arrays({}) is None
+    assert Replicates.from_arrays({**values, "values": values["values"][:-1]}) is None
+    assert PixelSummary.from_arrays({"edges": np.zeros(3)}) is None
 
 
 def test_undefined_resamples_are_nan() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import TINY_MODEL
+from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench import load_encoder
 from zsad_bench.contract import (
     EncoderSpec,

@@ -10,15 +10,18 @@ import os
 import socket
 import threading
 import time
-import traceback
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from zsad_bench.core.errors import UserError
 from zsad_bench.results.commands import VARIABLE, Command, text_hash
+
+if TYPE_CHECKING:
+    from zsad_bench.contract import FeatureRequest
 
 BASIC_LAUNCHER = "basic"
 # The folder of the command, told to workers: one that already worked for another command stands elsewhere.
@@ -41,33 +44,14 @@ def run(config: DictConfig) -> None:
         _enter(Path(os.environ.get(WORKING_FOLDER, HydraConfig.get().runtime.cwd)), command)
     if launcher == "joblib" and multiprocessing.current_process().name != "MainProcess":
         _end_with_parent()
-    if config.fail_fast and command.failures():
-        return
-    from zsad_bench.core import console
+    from zsad_bench.cli.jobs import run_one
 
-    start = time.perf_counter()
-    try:
-        from zsad_bench.config.plugins import build
-        from zsad_bench.core.machine import limit_threads
-        from zsad_bench.engine.job import run_job
+    def wanted(config: DictConfig) -> FeatureRequest | None:
         from zsad_bench.feature_store.sweep_request import read_union
-        from zsad_bench.trackers import Tracker
 
-        limit_threads(config.threads)
-        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
-        wanted = read_union(command.request_file, config)
-        done = run_job(config, folder, show_progress=not launched, wanted=wanted)
-        command.forget_old_failure(overrides)
-        tracker.log(done)
-        if launched:
-            seconds = time.perf_counter() - start
-            console.err.print(f"{done.path.name}: done in {seconds:.1f} s", style="dim", soft_wrap=True)
-    except UserError as error:
-        command.keep_failure(overrides, config, str(error), exit_code=2)
-        console.fail(str(error))
-    except Exception as error:
-        path = command.keep_failure(overrides, config, traceback.format_exc(), exit_code=1)
-        console.fail(f"{type(error).__name__}: {error} (a bug; traceback in {path})")
+        return read_union(command.request_file, config)
+
+    run_one(config, overrides, command, wanted, launched=launched)
 
 
 def _enter(working_folder: Path, command: Command) -> None:

@@ -11,22 +11,12 @@ from pathlib import Path
 import hydra
 
 from zsad_bench.cli import hydra_job
-from zsad_bench.config.compose import hydra_session
 from zsad_bench.config.schema import CONFIG_MODULE
-from zsad_bench.config.sweeps import sweep_size
 from zsad_bench.core.errors import UserError
 from zsad_bench.results.commands import VARIABLE, Command
 
 # Variables that say where data, weights and features are. A worker may be started by a daemon with another environment.
 _ENVIRONMENT = ("ZSAD_DATA", "ZSAD_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TORCH_HOME")
-
-
-def launcher_of(overrides: Sequence[str]) -> str | None:
-    """Name of the launcher that ``cluster=...`` or ``hydra/launcher=...`` chooses; None for this process."""
-    with hydra_session():
-        config = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
-    name = str(config.hydra.runtime.choices["hydra/launcher"])
-    return None if name == hydra_job.BASIC_LAUNCHER else name
 
 
 def start_hydra(arguments: list[str]) -> None:
@@ -44,12 +34,13 @@ def told(command: Command) -> str:
     return f"+hydra.job.env_set.{VARIABLE}='{command.key}'"
 
 
-def launch(launcher: str, overrides: Sequence[str], command: Command) -> None:
+def launch(launcher: str, overrides: Sequence[str], n_jobs: int, command: Command) -> None:
     """Run a sweep in other processes and wait for its end.
 
     Args:
         launcher: its name, for messages.
         overrides: the sweep.
+        n_jobs: how many jobs it has.
         command: it, with its results folder.
 
     Raises:
@@ -57,7 +48,7 @@ def launch(launcher: str, overrides: Sequence[str], command: Command) -> None:
     """
     from zsad_bench.core import console
 
-    line = f"{launcher}: {sweep_size(overrides)} jobs, results in {command.folder}"
+    line = f"{launcher}: {n_jobs} jobs, results in {command.folder}"
     console.err.print(line, style="dim", soft_wrap=True)
     try:
         with _whole_errors():

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from zsad_bench import __version__
 from zsad_bench.cli.interrupt import EXIT_CODE, prompt_interrupts
-from zsad_bench.cli.launchers import launch, launcher_of, start_hydra, told
-from zsad_bench.config.compose import compose_config, plain
+from zsad_bench.cli.jobs import run_here
+from zsad_bench.cli.launchers import launch, start_hydra, told
+from zsad_bench.config.compose import Composed, compose_jobs, plain
 from zsad_bench.config.run_name import with_name
-from zsad_bench.config.sweeps import as_sweep, every_job, expand_seeds, expand_sweep, feature_jobs
+from zsad_bench.config.sweeps import as_sweep, every_job, expand_seeds
 from zsad_bench.core.errors import UserError
 from zsad_bench.core.names import did_you_mean
 from zsad_bench.results.commands import Command, text_hash
@@ -77,32 +78,38 @@ def _benchmark(given: list[str]) -> int:
         rest = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]", *rest]
     flags.multirun |= any(text.startswith("seeds=") for text in rest)
     rest = with_name(expand_seeds(rest))
-    jobs = expand_sweep(rest) if flags.multirun else [rest]
-    configs = [compose_config(each) for each in jobs]
-    launcher = launcher_of(jobs[0])
+    jobs = compose_jobs(every_job(rest) if flags.multirun else [rest])
+    launcher = jobs[0].launcher
     if launcher and not flags.multirun:
         raise UserError(f"cluster: the launcher {launcher} runs sweeps, also those of a single job; add -m")
-    folders = {Path(config.results_dir) / config.name for config in configs}
+    folders = {Path(job.config.results_dir) / job.config.name for job in jobs}
     if len(folders) > 1:
         raise UserError(f"name, results_dir: a sweep has one results folder, not {len(folders)}; give each one value")
     command = Command(folders.pop(), text_hash(given))
-    board = plain(configs[0].board)
-    if configs[0].overwrite == "never":
-        return _only_report(command.folder, rest, flags.multirun, board)
+    board = plain(jobs[0].config.board)
+    if jobs[0].config.overwrite == "never":
+        return _only_report(command.folder, jobs, flags.multirun, board)
     _prepare(command)
     _record_command(command.folder, given)
-    if flags.multirun:
-        from zsad_bench.feature_store.sweep_request import union_of, write_union
-
-        write_union(command.request_file, union_of(compose_config(each) for each in feature_jobs(rest)))
     try:
-        if launcher:
-            launch(launcher, as_sweep(rest), command)
+        if launcher or jobs[0].sweeper:
+            _hand_over(jobs, rest, command)
         else:
-            start_hydra([*(["-m", *as_sweep(rest)] if flags.multirun else rest), told(command)])
+            run_here(jobs, command)
     finally:
         _report(command.folder, flags.multirun, board)
     return command.exit_code()
+
+
+def _hand_over(jobs: Sequence[Composed], overrides: Sequence[str], command: Command) -> None:
+    """Let Hydra run the jobs, in other processes or with values that its sweeper chooses."""
+    from zsad_bench.feature_store.sweep_request import union_of, write_union
+
+    write_union(command.request_file, union_of(job.config for job in jobs))
+    if launcher := jobs[0].launcher:
+        launch(launcher, as_sweep(overrides), len(jobs), command)
+    else:
+        start_hydra(["-m", *as_sweep(overrides), told(command)])
 
 
 def _data(given: list[str]) -> int:
@@ -111,7 +118,7 @@ def _data(given: list[str]) -> int:
     return data_main(given)
 
 
-def _only_report(folder: Path, overrides: Sequence[str], sweep: bool, board: Mapping[str, object]) -> int:
+def _only_report(folder: Path, jobs: Sequence[Composed], sweep: bool, board: Mapping[str, object]) -> int:
     """Make the tables of jobs that have begun, and write nothing else.
 
     Raises:
@@ -124,10 +131,10 @@ def _only_report(folder: Path, overrides: Sequence[str], sweep: bool, board: Map
         there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
         hint = did_you_mean(folder.name, there) or "; run the command without overwrite=never first"
         raise UserError(f"{folder}: no such results folder, and overwrite=never computes nothing{hint}")
-    jobs, absent = every_job(overrides) if sweep else [list(overrides)], []
-    for each in jobs:
+    absent = []
+    for job in jobs:
         try:
-            run_job(compose_config(each), folder, show_progress=False)
+            run_job(job.config, folder, show_progress=False)
         except UserError as error:
             absent.append(str(error))
     if len(absent) == len(jobs):

@@ -1,23 +1,56 @@
-"""Typed configuration: every key is checked, and every mistake is one clear line, before anything heavy is imported."""
+"""Typed configuration: every key is checked, and every mistake is one clear line, before anything heavy is imported.
+
+Hydra composes each set of choices of groups (``method=``, ``dataset=`` ...) once; jobs that differ in single keys only
+share it. So a sweep over batch sizes and seeds costs as many compositions as it has methods.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from hydra import compose, initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.conf import ConfigSourceInfo
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from zsad_bench.config.messages import explain, group_choices, nearest_key
+from zsad_bench.config.messages import explain, nearest_key
 from zsad_bench.config.run_name import with_name
-from zsad_bench.config.schema import CHOICES, CONFIG_MODULE, MINIMUM, BenchConfig
+from zsad_bench.config.schema import CHOICES, CONFIG_MODULE, GROUPS, MINIMUM, BenchConfig
+from zsad_bench.config.sweeps import parse_overrides
 from zsad_bench.core.errors import UserError
 
 ConfigStore.instance().store("bench_schema", BenchConfig)
+
+_SINGLE_KEYS = {key.name for key in fields(BenchConfig)} - set(GROUPS)
+_BASIC = "basic"
+_preset_folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A job's config.
+
+    Attributes:
+        config: composed and checked.
+        overrides: what it was composed from, as on the command line.
+        launcher: name of the Hydra launcher that runs it elsewhere; None for this process.
+        sweeper: name of the Hydra sweeper that chooses values; None for plain lists of values.
+    """
+
+    config: DictConfig
+    overrides: tuple[str, ...]
+    launcher: str | None
+    sweeper: str | None
 
 
 @contextmanager
@@ -41,27 +74,74 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: naming the key that is unknown, of the wrong type or out of range, and the nearest valid one.
     """
+    return compose_jobs([overrides])[0].config
+
+
+def compose_jobs(jobs: Sequence[Sequence[str]]) -> list[Composed]:
+    """Compose and check the configs of the jobs of one command.
+
+    Args:
+        jobs: overrides of each, without sweeps.
+
+    Raises:
+        UserError: as :func:`compose_config`.
+    """
+    chosen: dict[tuple[str, ...], DictConfig] = {}
     with hydra_session():
-        try:
-            config = compose("config", overrides=with_name(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(explain(error, overrides)) from None
-        _check_types(config, overrides)
+        return [_compose(with_name(overrides), chosen) for overrides in jobs]
+
+
+def preset_folders() -> tuple[Path, ...]:
+    """Folders of the user (``--config-dir``) that the configs of this process come from, besides our own."""
+    if HydraConfig.initialized():
+        return _file_sources(HydraConfig.get().runtime.config_sources)
+    return _preset_folders
+
+
+def _file_sources(sources: Iterable[ConfigSourceInfo | DictConfig]) -> tuple[Path, ...]:
+    return tuple(Path(source.path) for source in sources if source.schema == "file" and source.path)
+
+
+def _compose(overrides: Sequence[str], chosen: dict[tuple[str, ...], DictConfig]) -> Composed:
+    """One job's config; ``chosen`` holds the compositions so far, by choices of groups."""
+    global _preset_folders
+    try:
+        parsed = parse_overrides(overrides)
+        if swept := next((text for text, item in zip(overrides, parsed, strict=True) if item.is_sweep_override()), ""):
+            raise UserError(f"{swept}: several values need a sweep: python -m zsad_bench -m {swept}")
+        choices = tuple(text for text, item in zip(overrides, parsed, strict=True) if not _is_single_key(item))
+        if choices not in chosen:
+            given = [*choices, "name=x"]
+            chosen[choices] = compose("config", overrides=given, return_hydra_config=True)
+        defaults = chosen[choices]
+        config = deepcopy(defaults)
+        # The function by which Hydra itself changes single keys; it has no public one.
+        ConfigLoaderImpl._apply_overrides_to_config([item for item in parsed if _is_single_key(item)], config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, overrides)) from None
+    _preset_folders = _file_sources(config.hydra.runtime.config_sources)
+    names = (str(config.hydra.runtime.choices[f"hydra/{kind}"]) for kind in ("launcher", "sweeper"))
+    launcher, sweeper = (None if name == _BASIC else name for name in names)
+    with open_dict(config):
+        del config["hydra"]
+    _check_types(config, defaults, [item.key_or_group for item in parsed if not item.is_delete()])
     _check_values(config)
-    return config
+    return Composed(config, tuple(overrides), launcher, sweeper)
 
 
-def _check_types(config: DictConfig, overrides: Sequence[str]) -> None:
+def _is_single_key(item: Override) -> bool:
+    """Whether an override changes one key, and not which files a config is made of, nor Hydra itself."""
+    key = item.key_or_group
+    if "/" in key or item.package is not None or key.split(".")[0] == "hydra":
+        return False
+    return "." in key or key in _SINGLE_KEYS
+
+
+def _check_types(config: DictConfig, defaults: DictConfig, changed: Sequence[str]) -> None:
     """Keys of methods and datasets have the type of the value in their YAML; ``null`` there leaves it open."""
-    changed = [
-        key
-        for key in (text.split("=", 1)[0] for text in overrides)
-        if key.split(".")[0] in ("method", "dataset") and "." in key
-    ]
-    if not changed:
-        return
-    defaults = compose("config", overrides=[*group_choices(overrides), "name=x"])
     for key in changed:
+        if key.split(".")[0] not in ("method", "dataset") or "." not in key:
+            continue
         before = None if OmegaConf.is_missing(defaults, key) else OmegaConf.select(defaults, key)
         now = OmegaConf.select(config, key)
         if before is None or (isinstance(now, type(before)) and isinstance(now, bool) == isinstance(before, bool)):

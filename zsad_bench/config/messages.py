@@ -18,6 +18,7 @@ EXTRAS = {"joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "s
 
 
 def unreadable_override(override: str) -> str:
+    """One line for an override that Hydra cannot read."""
     return f"'{override}': cannot be read; write key=value, with quotes around values that hold spaces, commas or ="
 
 
@@ -38,8 +39,6 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
         return f"{key}: no such key{nearest_key(key, _known_keys(overrides))}"
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match.group(1)}: several values need a sweep: python -m zsad_bench -m {match.group(1)}"
     if match := re.search(r"Multiple values for (\S+)\. To override", text):
         return f"{match.group(1)}: has a value already; write {match.group(1)}=... without +"
     if match := re.search(r"Error merging override (.+)", text):
@@ -57,14 +56,14 @@ def nearest_key(word: str, choices: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def group_choices(overrides: Sequence[str]) -> list[str]:
+def _group_choices(overrides: Sequence[str]) -> list[str]:
     groups = {*GROUPS, "+experiment", "hydra.searchpath"}
     return [text for text in overrides if text.split("=", 1)[0] in groups]
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     try:
-        config = compose("config", overrides=[*group_choices(overrides), "name=x"])
+        config = compose("config", overrides=[*_group_choices(overrides), "name=x"])
     except (HydraException, OmegaConfBaseException):
         config = compose("config", overrides=["name=x"])
     return list(_flatten(config))

@@ -42,6 +42,11 @@ def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
     return plugin
 
 
+def is_bundled(config: DictConfig) -> bool:
+    """Whether a plugin comes with this package; so much is known without importing it."""
+    return str(config["_target_"]).startswith(f"{__name__.partition('.')[0]}.")
+
+
 def target_of(config: DictConfig) -> object:
     """The class or function that ``config._target_`` names; None if it cannot be imported, which :func:`build` says."""
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
-from math import prod
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from zsad_bench.config.messages import unreadable_override
@@ -32,48 +31,13 @@ def expand_seeds(overrides: Sequence[str]) -> list[str]:
     return expanded
 
 
-def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """Override lists that together visit every value of a sweep once, for checking it before it starts."""
-    parsed = _parse(overrides)
-    values = [
-        list(item.sweep_string_iterator()) if item.is_sweep_override() else [text]
-        for item, text in zip(parsed, overrides, strict=True)
-    ]
-    options = [
-        [f"{item.input_line.split('=', 1)[0]}={value}" for value in choices] if item.is_sweep_override() else choices
-        for item, choices in zip(parsed, values, strict=True)
-    ]
-    first = [choices[0] for choices in options]
-    jobs = [first]
-    for position, choices in enumerate(options):
-        jobs += [[*first[:position], choice, *first[position + 1 :]] for choice in choices[1:]]
-    return jobs
-
-
-def feature_jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """Override lists for every combination of swept values that can change which features a sweep needs.
-
-    Batch sizes, seeds and output options cannot: the number of combinations stays small.
-    """
-    groups = ("method", "dataset", "encoder", "experiment")
-    return _combinations(overrides, lambda key: key.lstrip("+").split(".")[0] in groups)
-
-
 def every_job(overrides: Sequence[str]) -> list[list[str]]:
-    """Override lists of all jobs of a sweep."""
-    return _combinations(overrides, lambda key: True)
-
-
-def _combinations(overrides: Sequence[str], matters: Callable[[str], bool]) -> list[list[str]]:
-    """Override lists for every combination of the swept values of keys that matter; others have their first value."""
+    """Override lists of all jobs of a sweep, in the order in which Hydra's basic sweeper runs them."""
     options = []
-    for item, text in zip(_parse(overrides), overrides, strict=True):
-        if not item.is_sweep_override():
-            options.append([text])
-            continue
-        key = item.input_line.split("=", 1)[0]
-        values = [f"{key}={value}" for value in item.sweep_string_iterator()]
-        options.append(values if matters(key) else values[:1])
+    for item, text in zip(parse_overrides(overrides), overrides, strict=True):
+        key = text.split("=", 1)[0]
+        swept = item.is_sweep_override()
+        options.append([f"{key}={value}" for value in item.sweep_string_iterator()] if swept else [text])
     return [list(job) for job in product(*options)]
 
 
@@ -83,10 +47,10 @@ def as_sweep(overrides: Sequence[str]) -> list[str]:
     Hydra composes a sweep once without its swept values, so ``-m method=clip_ad,musc method.sigma=4`` would be refused
     because of WinCLIP. It leaves out sweeps of one value as well, so that is what such keys become.
     """
-    parsed = _parse(overrides)
+    parsed = parse_overrides(overrides)
     groups = {item.key_or_group for item in parsed if item.is_sweep_override()}
 
-    def rewritten(item: Any, text: str) -> str:
+    def rewritten(item: Override, text: str) -> str:
         key, _, value = text.partition("=")
         belongs = "." in key and key.lstrip("+").split(".")[0] in groups
         return f"{key}=choice({value})" if belongs and value and not item.is_sweep_override() else text
@@ -94,13 +58,8 @@ def as_sweep(overrides: Sequence[str]) -> list[str]:
     return [rewritten(item, text) for item, text in zip(parsed, overrides, strict=True)]
 
 
-def sweep_size(overrides: Sequence[str]) -> int:
-    """Number of jobs of a sweep."""
-    parsed = _parse(overrides)
-    return prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
-
-
-def _parse(overrides: Sequence[str]) -> list[Any]:
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """What Hydra reads in overrides. Raises UserError naming the one that it cannot read."""
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:

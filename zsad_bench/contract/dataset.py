@@ -292,7 +292,7 @@ class Dataset(ABC):
         return read_mask_file(sample.mask_path, self.mask_threshold)
 
     def _image_size(self, sample: Sample) -> tuple[int, int]:
-        """(height, width); remembered, because asking a PNG for its orientation means decoding it again."""
+        """(height, width); remembered, because some formats must be decoded for it."""
         if sample.image_id not in self._sizes:
             self._sizes[sample.image_id] = read_image_size(sample.path)
         return self._sizes[sample.image_id]

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad_bench.contract.averages import AVERAGES
 from zsad_bench.core.errors import UserError
-
-AVERAGES = ("unit", "raw")
 
 
 @dataclass(frozen=True)

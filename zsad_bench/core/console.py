@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from zsad_bench.core.laps import Charge
+if TYPE_CHECKING:
+    from zsad_bench.core.laps import Charge
 
 # A file or pipe has no width of its own: wide enough for every column.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 130)

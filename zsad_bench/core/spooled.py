@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, TypeVar, overload
-from zipfile import ZIP_STORED, ZipFile
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,26 +111,6 @@ class Chosen(ReadOnDemand[Item]):
         item = self._items[self._positions[position]]
         assert item is not None
         return item
-
-
-def save_arrays(
-    file: IO[bytes],
-    arrays: Mapping[str, NDArray[np.generic]],
-    stacks: Mapping[str, Stack[T]],
-    compression: int = ZIP_STORED,
-) -> None:
-    """Write an ``.npz`` file as numpy does, the stacks array by array."""
-    with ZipFile(file, "w", compression) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array)
-        for name, stack in stacks.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                descr = np.lib.format.dtype_to_descr(stack.dtype)
-                header = {"descr": descr, "fortran_order": False, "shape": stack.shape}
-                np.lib.format.write_array_header_1_0(member, header)
-                for part in stack:
-                    member.write(part.data)
 
 
 _EMPTY = -1

@@ -11,6 +11,7 @@ Rules (``docs/datasets.md`` gives the reasons):
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,10 @@ IMAGE_EXTENSIONS = frozenset(
 
 _JPEG_BLOCK = 16  # pixels; the largest unit in which JPEG files store colour
 _EXIF_ORIENTATION = 0x0112
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD, _PNG_CHECKSUM = struct.Struct(">I4s"), 4
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_EXIF_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # where Pillow looks, besides eXIf
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 
 
@@ -77,10 +82,28 @@ def read_image_size(path: Path) -> tuple[int, int]:
                 image.load()
                 return image.height, image.width
             width, height = image.size
+            if image.format == "PNG" and not _png_has_exif(path):
+                return height, width
             turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
     except Exception as error:
         raise _unreadable(path, error) from error
     return (width, height) if turned else (height, width)
+
+
+def _png_has_exif(path: Path) -> bool:
+    """Whether a chunk of a PNG can hold an orientation; only the heads of chunks are read.
+
+    Such a chunk may follow the pixels, so Pillow decodes the whole image before it answers.
+    """
+    with path.open("rb") as file:
+        file.seek(len(_PNG_SIGNATURE))
+        while len(head := file.read(_PNG_HEAD.size)) == _PNG_HEAD.size:
+            length, kind = _PNG_HEAD.unpack(head)
+            start = file.tell()
+            if kind == b"eXIf" or (kind in _PNG_TEXTS and file.read(80).startswith(_EXIF_TEXTS)):
+                return True
+            file.seek(start + length + _PNG_CHECKSUM)
+    return False
 
 
 def read_mask_file(path: Path, threshold: int) -> np.ndarray:

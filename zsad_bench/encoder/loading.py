@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import lru_cache
 from typing import cast
@@ -16,9 +17,10 @@ from zsad_bench.core.errors import UserError
 from zsad_bench.encoder import tower
 from zsad_bench.encoder.base import Encoder, Tokenizer
 from zsad_bench.encoder.clip import ClipEncoder
+from zsad_bench.encoder.model_files import ModelConfig
 from zsad_bench.encoder.plan import EncoderPlan, plan_encoder
 from zsad_bench.encoder.precision import PRECISIONS
-from zsad_bench.encoder.weights import ModelConfig, load_weights
+from zsad_bench.encoder.weights import load_weights
 
 RANDOM_SEED = 0
 
@@ -55,13 +57,41 @@ class LazyEncoder(Encoder):
         return self.load().encode_text(prompts)
 
 
-def _build(config: ModelConfig, image_size: int, precision: str, name: str) -> nn.Module:
-    """The bare model. Initialised under a fixed seed, so that random weights are the same everywhere."""
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Parameters of modules that are made meanwhile lie on the meta device: nobody draws or keeps numbers for them.
+
+    Buffers are made as always; those that no checkpoint has, such as attention masks, are ready.
+    """
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _build(config: ModelConfig, image_size: int, precision: str, name: str, initialise: bool = True) -> nn.Module:
+    """The bare model. Initialised under a fixed seed, so that random weights are the same everywhere.
+
+    Args:
+        config: open_clip's.
+        image_size: side of the input in pixels.
+        precision: name of the number format, for what open_clip casts.
+        name: of the model, for messages.
+        initialise: False leaves the parameters without memory, for weights that are read afterwards.
+    """
     config = deepcopy(config)
     config["vision_cfg"] = {**config["vision_cfg"], "image_size": image_size}
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     model_class = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), nullcontext() if initialise else _without_memory():
         torch.manual_seed(RANDOM_SEED)
         try:
             return cast(nn.Module, model_class(**config, cast_dtype=open_clip.get_cast_dtype(precision)))
@@ -127,7 +157,7 @@ def build_encoder(plan: EncoderPlan) -> ClipEncoder:
         UserError: open_clip cannot build it, it is not a plain ViT, or the weights do not fit.
     """
     name = plan.spec.name
-    clip = _build(plan.config, plan.geometry.size, plan.precision, name)
+    clip = _build(plan.config, plan.geometry.size, plan.precision, name, initialise=plan.weights.path is None)
     reason = tower.unsupported_reason(cast(nn.Module, clip.visual))
     if reason:
         raise UserError(

@@ -17,9 +17,10 @@ from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.errors import UserError
 from zsad_bench.data.geometry import Geometry
 from zsad_bench.encoder.memory import automatic_chunk_size
+from zsad_bench.encoder.model_files import ModelConfig, file_metadata, read_model_config
 from zsad_bench.encoder.normalisation import CLIP_MEAN, CLIP_STD
 from zsad_bench.encoder.precision import resolve_precision
-from zsad_bench.encoder.weights import ModelConfig, Weights, file_metadata, find_weights, read_model_config
+from zsad_bench.encoder.weights import Weights, find_weights
 
 FEATURE_BITS = (16, 32)
 # Raised when a change of the code changes features, so that stored ones of older versions are not used.

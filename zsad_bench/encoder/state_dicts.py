@@ -121,13 +121,16 @@ def fit_state(state: dict[str, Tensor], model: nn.Module, path: Path, name: str)
         name: of the model, for messages.
 
     Raises:
-        UserError: a tensor is missing, too many, of another shape, quantised, or its positions are on no square grid.
+        UserError: a tensor is missing, too many, of another shape, quantised, sparse, or its positions are on no
+            square grid.
     """
     own = model.state_dict()
     if TEXT_POSITIONS[0] in state and TEXT_POSITIONS[0] not in own:
         state = convert_to_custom_text_state_dict(state)
     state = {key: tensor for key, tensor in state.items() if key in own or key not in NOT_PARAMETERS}
     for key, tensor in state.items():
+        if tensor.layout is not torch.strided:
+            raise UserError(f"{path}: tensor {key} is sparse and cannot be loaded; give a file of dense tensors")
         if key in own and own[key].is_floating_point() and tensor.dtype not in FLOATS:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UserError(

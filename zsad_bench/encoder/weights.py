@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import TypedDict, cast
 
 import open_clip
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.errors import UserError
 from zsad_bench.core.names import did_you_mean
+from zsad_bench.encoder.model_files import local_path, read_model_config
 from zsad_bench.encoder.state_dicts import fit_state, read_state
 
 HUB_FILE = "open_clip_model.safetensors"
 DEMO_HINT = "to try the pipeline without them use encoder=demo dataset=demo"
-
-
-class ModelConfig(TypedDict, total=False):
-    """The part of an open_clip model config that is read here; other keys pass through."""
-
-    embed_dim: int
-    vision_cfg: dict[str, object]
-    text_cfg: dict[str, object]
-    quick_gelu: bool
-    custom_text: bool
 
 
 @dataclass(frozen=True)
@@ -44,32 +31,6 @@ class Weights:
 
     path: Path | None = None
     sha256: str | None = None
-
-
-def read_model_config(model: str) -> ModelConfig:
-    """Model config of an open_clip name or of a JSON file; raises UserError naming near misses."""
-    if model.endswith(".json"):
-        path = local_path(model)
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(
-                f"encoder.model={model}: no such file; give an open_clip model name or a model config JSON"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"encoder.model={model}: not a readable JSON file ({error})") from None
-        config = config.get("model_cfg", config)
-        if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-            raise UserError(
-                f"encoder.model={model}: not an open_clip model config (needs embed_dim, vision_cfg, text_cfg)"
-            )
-        return cast(ModelConfig, config)
-    config = open_clip.get_model_config(model)
-    if config is None:
-        raise UserError(
-            f"encoder.model={model}: open_clip has no such model{did_you_mean(model, open_clip.list_models(), 3)}"
-        )
-    return cast(ModelConfig, config)
 
 
 def _plain(text: str) -> str:
@@ -157,6 +118,8 @@ def _download(model: str, tag: str) -> Path:
 def load_weights(model: nn.Module, weights: Weights, name: str) -> None:
     """Load a checkpoint strictly, position embeddings interpolated in float32 to the model's image size.
 
+    The model's parameters are replaced, with the types that they had; they may lie on the meta device.
+
     Raises:
         UserError: a file that :mod:`~zsad_bench.encoder.state_dicts` cannot read, or weights of another architecture
             (names the first tensor that differs).
@@ -164,38 +127,6 @@ def load_weights(model: nn.Module, weights: Weights, name: str) -> None:
     if weights.path is None:
         return
     state = fit_state(read_state(weights.path), model, weights.path, name)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:  # such as sparse tensors, which cannot be copied
-        raise UserError(f"{weights.path}: cannot be loaded into encoder.model={name} ({error})") from None
-
-
-def native_image_size(model: str) -> int:
-    """Side in pixels that a model was trained at."""
-    size = read_model_config(model)["vision_cfg"].get("image_size", 224)
-    return size if isinstance(size, int) else 0
-
-
-def local_path(text: str) -> Path:
-    """A path as users write it; ``pkg://zsad_bench/folder/file`` names a file that comes with the package."""
-    if text.startswith("pkg://"):
-        package, _, rest = text.removeprefix("pkg://").partition("/")
-        return Path(str(resources.files(package))) / rest
-    return Path(text).expanduser()
-
-
-def local_weights_sha256(pretrained: str | None) -> str | None:
-    """Hash of a weights file; None for tags, random weights and files that do not exist."""
-    path = local_path(pretrained) if pretrained else None
-    return file_sha256(path) if path is not None and path.is_file() else None
-
-
-def file_metadata(path: Path) -> dict[str, str]:
-    """Text metadata of a safetensors file; empty for other files. Raises UserError for a damaged one."""
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable checkpoint of plain tensors ({error})") from None
+    own = model.state_dict()
+    # Assigned, not copied: the model's own parameters have no memory.
+    model.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in state.items()}, assign=True)

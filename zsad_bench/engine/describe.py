@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import open_clip
 from omegaconf import DictConfig
 
 from zsad_bench.config.compose import plain
 from zsad_bench.config.schema import METHOD_CARD, NOT_IN_FEATURES
-from zsad_bench.contract import Dataset, Method
-from zsad_bench.encoder.weights import file_metadata, local_path, local_weights_sha256
+from zsad_bench.contract import Dataset
+from zsad_bench.encoder.model_files import file_metadata, local_path, local_weights_sha256
 from zsad_bench.engine.dataset_names import dataset_label, lacks_categories
 from zsad_bench.engine.identity import (
     DATASET_DESCRIPTION,
@@ -26,8 +27,12 @@ from zsad_bench.engine.identity import (
     precision,
     series_identity,
 )
-from zsad_bench.engine.method_card import MethodCard, departures, literal, variant_text
+from zsad_bench.engine.method_card import MethodCard, departures, literal, presets_digest, variant_text
+from zsad_bench.results.commands import text_hash
 from zsad_bench.results.rows import MODIFIED, JobInfo
+
+if TYPE_CHECKING:
+    from zsad_bench.contract import Method
 
 # In the metadata of weights that tools/train_demo_encoder.py made from drawn images.
 _DRAWN_IMAGES = "generator_version"
@@ -65,7 +70,16 @@ def describe(config: DictConfig, method: Method, dataset: Dataset) -> JobInfo:
         preset=variant,
         root="" if root is None else hashlib.sha256(root.encode()).hexdigest()[:6],
         keys=dict(_keys(config)),
+        stamp=stamp(config),
     )
+
+
+def stamp(config: DictConfig) -> str:
+    """Hash of what a job's columns are made from, besides what its identity holds: 12 hex digits.
+
+    A job's ``job.json`` with the same identity and stamp says all that :func:`describe` would say.
+    """
+    return text_hash([json.dumps(dict(_keys(config))), str(config.dataset.get("root")), presets_digest()])
 
 
 def protocol(config: DictConfig, dataset: Dataset) -> str:
@@ -105,6 +119,8 @@ def weights_label(config: DictConfig) -> str:
 
 def _released(model: str) -> Iterator[tuple[str, str]]:
     """Tag and beginning of the SHA-256 of the release files of a model, as far as their addresses hold it."""
+    import open_clip
+
     for tag in open_clip.list_pretrained_tags_by_model(model):
         address = open_clip.get_pretrained_url(model, tag) or ""
         for found in re.findall(r"(?<![0-9a-f])[0-9a-f]{8,64}(?![0-9a-f])", address):

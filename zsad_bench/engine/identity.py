@@ -19,11 +19,12 @@ from typing import cast
 from omegaconf import DictConfig
 
 from zsad_bench.config.compose import plain
-from zsad_bench.config.plugins import target_of
+from zsad_bench.config.plugins import is_bundled, target_of
 from zsad_bench.config.schema import METHOD_CARD, NOT_IN_FEATURES
-from zsad_bench.contract import Method, Sample
+from zsad_bench.contract import Sample
 from zsad_bench.core.checksums import file_sha256, read_ahead
 from zsad_bench.core.errors import UserError
+from zsad_bench.encoder.model_files import local_weights_sha256, native_image_size, read_model_config
 from zsad_bench.engine.dataset_card import cards
 from zsad_bench.engine.plugin_code import code_of
 from zsad_bench.results.rows import RESULT_FORMAT
@@ -31,6 +32,8 @@ from zsad_bench.text.ensembles import load_ensemble
 
 # Keys of the configuration, besides those of method, dataset and encoder, that can change a number.
 TOP_LEVEL = ("batch_size", "seed", "limit", "sweep200", "on_error")
+# Keys of bundled methods that name files, as ``Method.FILES`` says for others.
+FILE_KEYS = ("checkpoint",)
 DATASET_DESCRIPTION = ("root", "title", "page", "licence", "citation", "expected", "about")
 
 
@@ -67,8 +70,6 @@ def effective_last_batch(config: DictConfig) -> str:
 
 def image_size(config: DictConfig) -> int:
     """Side of the encoder's input in pixels."""
-    from zsad_bench.encoder.weights import native_image_size
-
     return config.encoder.image_size or native_image_size(config.encoder.model)
 
 
@@ -79,24 +80,30 @@ def evaluation_size(config: DictConfig) -> int:
 
 def precision(config: DictConfig) -> str:
     """The number format of the encoder, never ``auto``."""
+    wanted = str(config.encoder.precision)
+    if wanted != "auto":
+        return wanted
     from zsad_bench.encoder.plan import choose_device
     from zsad_bench.encoder.precision import resolve_precision
 
-    wanted = str(config.encoder.precision)
-    return resolve_precision(wanted, choose_device(config.encoder.device)) if wanted == "auto" else wanted
+    return resolve_precision(wanted, choose_device(config.encoder.device))
 
 
 def _method(config: DictConfig) -> dict[str, object]:
     """Keys of the method with files by content, without what only describes it, and its code if it is not ours."""
-    target = target_of(config.method)
-    files = target.FILES if isinstance(target, type) and issubclass(target, Method) else ()
+    files = FILE_KEYS if is_bundled(config.method) else getattr(target_of(config.method), "FILES", ())
     described = tuple(key for key in METHOD_CARD if key != "version")
     values = {key: value for key, value in plain(config.method).items() if key not in described}
     for key in files:
         values[key] = file_digest(values.get(key))
     if isinstance(prompts := values.get("prompts"), str):
         values["prompts"] = _prompts(prompts)
-    return {**values, "code": code_of(target)}
+    return {**values, "code": _code(config.method)}
+
+
+def _code(plugin: DictConfig) -> str | None:
+    """Hash of the code of a plugin outside of this package; a bundled one is not even imported."""
+    return None if is_bundled(plugin) else code_of(target_of(plugin))
 
 
 def _prompts(name: str) -> object:
@@ -110,7 +117,7 @@ def _prompts(name: str) -> object:
 def _dataset(config: DictConfig, categories: Sequence[str]) -> dict[str, object]:
     values = {key: value for key, value in plain(config.dataset).items() if key not in DATASET_DESCRIPTION}
     values["root"] = data_root(config, categories)
-    return {**values, "code": code_of(target_of(config.dataset))}
+    return {**values, "code": _code(config.dataset)}
 
 
 def data_root(config: DictConfig, categories: Sequence[str]) -> str | None:
@@ -125,8 +132,6 @@ def data_root(config: DictConfig, categories: Sequence[str]) -> str | None:
 
 
 def _encoder(config: DictConfig) -> dict[str, object]:
-    from zsad_bench.encoder.weights import local_weights_sha256, read_model_config
-
     values = {key: value for key, value in plain(config.encoder).items() if key not in NOT_IN_FEATURES}
     values["precision"] = precision(config)
     values["image_size"] = image_size(config)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.spooled import Chosen, Masks
-from zsad_bench.data.geometry import Geometry, mask_to_array
+from zsad_bench.data.geometry import Geometry
+from zsad_bench.engine.looked_at import small_mask
 from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
 from zsad_bench.metrics.units import OBJECTS_NOTE, units_of
 
@@ -44,8 +45,7 @@ def read_masks(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry, 
     """Per sample the mask at the map's size, None where there is none. Raises UserError for a mask of another size."""
     masks = Masks(geometry.size, folder)
     for sample in samples:
-        mask = dataset.read_mask(sample)
-        masks.append(None if mask is None else mask_to_array(mask, geometry))
+        masks.append(small_mask(dataset, sample, geometry))
     return masks
 
 

@@ -7,22 +7,23 @@ is ``modified``, with the keys that differ.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from zsad_bench.config.compose import plain
+from zsad_bench.config.compose import plain, preset_folders
 from zsad_bench.config.schema import CONFIG_MODULE, METHOD_CARD
-from zsad_bench.contract import Method
 from zsad_bench.results.rows import EXAMPLE, MODIFIED, OWN, PARITY, RECONSTRUCTION
+
+if TYPE_CHECKING:
+    from zsad_bench.contract import Method
 
 # Choices of an experiment, not of a variant: columns or other labels of a row tell them.
 _FREE = ("k_shot", "allow_seen")
@@ -90,11 +91,18 @@ def bundled_presets() -> dict[str, dict[str, object]]:
 def _known_presets() -> list[dict[str, object]]:
     """Bundled presets and those of the folders that ``--config-dir`` names."""
     found = list(bundled_presets().values())
-    if HydraConfig.initialized():
-        sources = HydraConfig.get().runtime.config_sources
-        paths = [Path(source.path) for source in sources if source.schema == "file" and source.path]
-        found += [values for path in paths for values in _presets(path / "method").values()]
-    return found
+    return found + [values for folder in preset_folders() for values in _presets(folder / "method").values()]
+
+
+def presets_digest() -> str:
+    """Hash of the files of all known presets: 16 hex digits."""
+    digest = hashlib.sha256()
+    for folder in (resources.files(CONFIG_MODULE), *preset_folders()):
+        entries = folder / "method"
+        for entry in sorted(entries.iterdir(), key=lambda entry: entry.name) if entries.is_dir() else ():
+            digest.update(entry.name.encode() + b"\0")
+            digest.update(entry.read_bytes() if entry.is_file() else b"")
+    return digest.hexdigest()[:16]
 
 
 def departures(values: Mapping[str, object], method: Method) -> dict[str, object]:

@@ -8,17 +8,19 @@ from typing import TypeAlias
 from zipfile import ZIP_DEFLATED
 
 import numpy as np
+import scipy
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_dilation
 
 from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.files import atomic_path
 from zsad_bench.core.names import safe_name
+from zsad_bench.core.npz import save_arrays
 from zsad_bench.core.sequences import evenly_spaced
-from zsad_bench.core.spooled import Stack, save_arrays
-from zsad_bench.data.geometry import Geometry, image_to_array, mask_to_array
+from zsad_bench.core.spooled import Stack
+from zsad_bench.data.geometry import Geometry
+from zsad_bench.engine.looked_at import small_mask, small_photo
 from zsad_bench.metrics.units import units_of
 from zsad_bench.toolkit.maps import quantiles
 
@@ -176,14 +178,14 @@ def _fitted(draw: ImageDraw.ImageDraw, text: str) -> tuple[str, str, ImageFont.F
 def _panels(
     dataset: Dataset, sample: Sample, anomaly_map: NDArray[np.float32], geometry: Geometry, low: float, high: float
 ) -> tuple[Image.Image, Image.Image]:
-    photo = image_to_array(dataset.read_image(sample), Geometry(TILE, geometry.resize)).copy()
-    mask = dataset.read_mask(sample) if sample.label == 1 else None
+    small = Geometry(TILE, geometry.resize)
+    photo = small_photo(dataset, sample, small).copy()
+    inside = small_mask(dataset, sample, small) if sample.label == 1 else None
     scaled = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
-    heat = (colormaps[COLOURS](scaled)[..., :3] * 255).astype(np.uint8)
+    heat = colormaps[COLOURS](scaled, bytes=True)[..., :3]
     heat = np.array(Image.fromarray(heat).resize((TILE, TILE), Image.Resampling.BILINEAR))
-    if mask is not None:
-        inside = mask_to_array(mask, Geometry(TILE, geometry.resize))
-        outline = binary_dilation(inside, iterations=2) & ~inside
+    if inside is not None:
+        outline = scipy.ndimage.binary_dilation(inside, iterations=2) & ~inside
         photo[outline] = OUTLINE
         heat[outline] = OUTLINE
     return Image.fromarray(photo), Image.fromarray(heat)

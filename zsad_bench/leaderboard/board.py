@@ -13,10 +13,10 @@ from zsad_bench.core.names import batch_size_order, did_you_mean
 from zsad_bench.leaderboard.comparisons import series_interval
 from zsad_bench.leaderboard.merged_rows import merge_batches
 from zsad_bench.leaderboard.paper_figures import comparable
+from zsad_bench.leaderboard.series import Series
 from zsad_bench.metrics.names import METRICS, OPTIONAL_METRICS
 from zsad_bench.results.rows import JobInfo
 from zsad_bench.results.runs import Job
-from zsad_bench.results.series import Series
 from zsad_bench.results.varied_keys import varied_keys, varied_values
 
 ALWAYS = ("dataset", "protocol")

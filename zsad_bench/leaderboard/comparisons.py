@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from zsad_bench.leaderboard.series import Series, column, sections
 from zsad_bench.metrics.names import METRIC_NAMES
-from zsad_bench.results.series import Series, column, sections
 from zsad_bench.statistics.bootstrap import BOOTSTRAPPED
 from zsad_bench.statistics.intervals import ALPHA, holm, interval, paired
 

@@ -12,9 +12,9 @@ from dataclasses import fields
 
 import pandas as pd
 
+from zsad_bench.leaderboard.series import Series
 from zsad_bench.leaderboard.speed import SPEED, encoded_on, speed_columns
 from zsad_bench.metrics.names import METRICS, OPTIONAL_METRICS, percent
-from zsad_bench.results.series import Series
 
 DEPENDENT = "batch"
 """The setting of methods that compare the images of a batch: their rows stay apart even where they print the same."""

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from zsad_bench.leaderboard.board import spread
 from zsad_bench.leaderboard.comparisons import category_intervals, series_interval
 from zsad_bench.leaderboard.merged_rows import batch_text, fastest, merge_batches
+from zsad_bench.leaderboard.series import Series, row_labels, summary_of
 from zsad_bench.leaderboard.speed import speed_columns
 from zsad_bench.metrics.names import METRICS
 from zsad_bench.metrics.regions import FPR_LIMIT
 from zsad_bench.metrics.units import Units
 from zsad_bench.results.rows import CategoryResult
 from zsad_bench.results.runs import Job
-from zsad_bench.results.series import Series, row_labels
 from zsad_bench.statistics import binned
 from zsad_bench.statistics.bootstrap import pixel_counts
 
@@ -236,7 +236,7 @@ def by_defect_size(series: Sequence[Series]) -> pd.DataFrame:
 
 def _region_aupro(job: Job, category: str) -> list[tuple[float, float, object]]:
     """(share of the image, AUPRO, unit) of every region; their mean over regions is the category's AUPRO."""
-    summary = job.summary(category)
+    summary = summary_of(job, category)
     if summary is None:
         return []
     pixels = summary.negatives.sum(axis=1, dtype=np.int64)
@@ -283,7 +283,7 @@ def _spearman(first: dict[str, float], second: dict[str, float]) -> float:
     x, y = [first[key] for key in common], [second[key] for key in common]
     if len(common) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan
-    return float(stats.spearmanr(x, y).statistic)
+    return float(scipy.stats.spearmanr(x, y).statistic)
 
 
 def worst_images(series: Sequence[Series], count: int = 6) -> pd.DataFrame:
@@ -347,7 +347,7 @@ def _category_curves(
         positive, negative = (np.add.reduceat(part.astype(float), starts)[None] for part in (truth, ~truth))
         curve = binned.curves(binned.Counts(positive, negative, np.ones(len(starts), bool)))
         curves |= {f"image_{name}": y for name, y in _sampled(curve, grid).items()}
-    summary = job.summary(category)
+    summary = summary_of(job, category)
     if summary is not None:
         (counts,) = pixel_counts(summary, np.ones((1, len(summary.image_ids))))
         curves |= {f"pixel_{name}": y for name, y in _sampled(binned.curves(counts), grid).items()}

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from zsad_bench.leaderboard.series import Series
 from zsad_bench.results.rows import CategoryResult, own_seconds
-from zsad_bench.results.series import Series
 
 KEYS = ("method", "variant", "dataset", "protocol", "encoder", "batch_size", "config_hash")
 """Columns that say which row of the leaderboard a speed belongs to."""

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from zsad_bench.core.seeds import named_seed
-from zsad_bench.results.series import Series, row_labels
+from zsad_bench.leaderboard.series import Series, row_labels
 
 RULES = {"f1max": None, "fpr01": 0.01, "fpr05": 0.05}
 """Name of a rule, and the false positive rate that it allows; None stands for the largest F1."""

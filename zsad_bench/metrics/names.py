@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pandas as pd
+import math
+from collections.abc import Container
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 METRIC_NAMES = {
@@ -20,11 +21,11 @@ METRIC_NAMES = {
 OPTIONAL_METRICS = ("pixel_aupro_sweep200",)
 
 
-def shown_metrics(table: pd.DataFrame) -> list[str]:
-    """Metric columns of a table, in the field's order."""
-    return [metric for metric in (*METRICS, *OPTIONAL_METRICS) if metric in table]
+def shown_metrics(columns: Container[str]) -> list[str]:
+    """The metrics among the columns of a table, in the field's order."""
+    return [metric for metric in (*METRICS, *OPTIONAL_METRICS) if metric in columns]
 
 
 def percent(value: float) -> str:
     """A fraction as percent with one decimal; a dash where there is no value."""
-    return "-" if pd.isna(value) else f"{100 * value:.1f}"
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

@@ -10,7 +10,7 @@ Source of the measure and of its limit 0.3: Bergmann et al., "The MVTec Anomaly 
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from zsad_bench.metrics.sorted_scores import Marked, SortedRuns
 
@@ -33,7 +33,7 @@ def label_regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         For every True pixel, in row-major order, the number of its region from 0; and the regions' areas in pixels.
     """
-    labels, _ = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+    labels, _ = scipy.ndimage.label(mask, structure=_EIGHT_CONNECTED)
     inside = labels[mask] - 1
     return inside, np.bincount(inside)
 

@@ -16,6 +16,7 @@ from zsad_bench.leaderboard import questions
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.comparisons import block_values, compare, verdict
 from zsad_bench.leaderboard.merged_rows import shown_rows
+from zsad_bench.leaderboard.series import Series, group_series, largest_batches, section_title
 from zsad_bench.leaderboard.speed import build_speed
 from zsad_bench.leaderboard.thresholds import operating_points
 from zsad_bench.metrics.names import METRIC_NAMES
@@ -25,7 +26,6 @@ from zsad_bench.report.figures.seeds import seeds_figure
 from zsad_bench.report.figures.speed import speed_figure
 from zsad_bench.report.sections import Section, coverage, report_sections
 from zsad_bench.results.runs import Runs
-from zsad_bench.results.series import Series, group_series, largest_batches, section_title
 from zsad_bench.statistics.intervals import RankTest, rank_test
 
 

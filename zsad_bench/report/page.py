@@ -18,13 +18,13 @@ from plotly.offline import get_plotlyjs
 
 from zsad_bench import __version__
 from zsad_bench.leaderboard.questions import by_batch_size, by_category
+from zsad_bench.leaderboard.series import largest_batches, section_title, sections
 from zsad_bench.leaderboard.speed import KEYS, UNKNOWN
 from zsad_bench.leaderboard.text import marks
 from zsad_bench.metrics.names import METRIC_NAMES, percent, shown_metrics
 from zsad_bench.report.charts import batch_size_chart, category_chart
 from zsad_bench.report.content import Content
 from zsad_bench.results.runs import Job
-from zsad_bench.results.series import largest_batches, section_title, sections
 from zsad_bench.results.varied_keys import key_columns, short_key
 
 ROWS = 300

@@ -9,7 +9,7 @@ import pandas as pd
 
 from zsad_bench.core.names import safe_name
 from zsad_bench.leaderboard.comparisons import not_compared
-from zsad_bench.results.series import Series, section_title, sections
+from zsad_bench.leaderboard.series import Series, section_title, sections
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What belongs to one command in a results folder that several commands share: its failures, and its sweep's request.
 
-A command is known by a hash of its text. ``failed/<command>/<job>.json`` holds the failures of its jobs and
-``requests/<command>.json`` what its sweep asks of the images. The command tells its jobs the hash in the environment
-variable ``ZSAD_COMMAND``, in this process and in those that a launcher starts. No command touches files of another one,
-so sixteen shards may work in one folder.
+A command is known by a hash of its text. ``failed/<command>/<job>.json`` holds the failures of its jobs and, where a
+launcher starts other processes, ``requests/<command>.json`` what its sweep asks of the images. Those processes are told
+the hash in the environment variable ``ZSAD_COMMAND``. No command touches files of another one, so sixteen shards may
+work in one folder.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Command:
 
     @property
     def request_file(self) -> Path:
-        """What the jobs of its sweep ask of the images together; there is none for a single job."""
+        """What the jobs of its sweep ask of the images together, told to other processes; else there is none."""
         return self.folder / _REQUESTS / f"{self.key}.json"
 
     def failures(self) -> list[Path]:

@@ -12,13 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zsad_bench.core.errors import UserError
 from zsad_bench.core.files import atomic_path, write_atomic
 from zsad_bench.core.names import near_misses, safe_name
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
-from zsad_bench.statistics.bootstrap import Replicates, bootstrap
-from zsad_bench.statistics.histograms import PixelSummary
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def _finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -78,14 +82,17 @@ class JobFolder:
         """Where a finished category lies: where version 0.1 put it, if that file is there and is of this category."""
         return self._file(self._stem(category), ".json")
 
-    def save(self, result: CategoryResult, summary: PixelSummary | None = None) -> None:
-        """Keep a finished category. Its summary and replicates come first: the JSON file says that it is finished."""
+    def save(self, result: CategoryResult, arrays: Mapping[str, Arrays] | None = None) -> None:
+        """Keep a finished category. Its arrays come first: the JSON file says that it is finished.
+
+        Args:
+            result: of the category.
+            arrays: what is kept beside it, by kind: ``<category>.<kind>.npz`` each.
+        """
         stem = safe_name(result.category)
-        if summary is not None:
-            with atomic_path(self._file(stem, ".summary.npz")) as path:
-                summary.save(path)
-        with atomic_path(self._file(stem, ".replicates.npz")) as path:
-            bootstrap(result.category, result.units, summary).save(path)
+        for kind, kept in (arrays or {}).items():
+            with atomic_path(self._file(stem, f".{kind}.npz")) as path, path.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **kept)
         content = {"format": self.info.format, **asdict(result), "metrics": _finite_or_none(result.metrics)}
         write_atomic(self._file(stem, ".json"), json.dumps(content, indent=1) + "\n")
 
@@ -110,13 +117,13 @@ class JobFolder:
         # Version 0.1 wrote categories such as a/b and a_b into one file: it holds the one that was finished last.
         return found if found is not None and found.category == category else None
 
-    def summary(self, category: str) -> PixelSummary | None:
-        """Pixel histograms of a finished category, or None."""
-        return PixelSummary.load(self._file(self._stem(category), ".summary.npz"))
-
-    def replicates(self, category: str) -> Replicates | None:
-        """Metrics of the resamples of a finished category, or None."""
-        return Replicates.load(self._file(self._stem(category), ".replicates.npz"))
+    def arrays(self, category: str, kind: str) -> Arrays:
+        """Arrays of one kind that were kept with a finished category; none if there are none or they are damaged."""
+        try:
+            with np.load(self._file(self._stem(category), f".{kind}.npz"), allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return {}
 
 
 def _read_category(path: Path) -> CategoryResult | None:
@@ -133,6 +140,12 @@ def _read_category(path: Path) -> CategoryResult | None:
 def _known(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a file that a dataclass has; files of later versions may hold more."""
     return {key.name: content[key.name] for key in fields(kind) if key.name in content}
+
+
+def find_job(run_folder: Path, config_hash: str) -> JobInfo | None:
+    """What the job of an identity is, if it has begun in a results folder."""
+    found = (read_job_info(path) for path in sorted((run_folder / "jobs").glob(f"*_{config_hash}/job.json")))
+    return next((info for info in found if info is not None and info.config_hash == config_hash), None)
 
 
 def read_job_info(path: Path) -> JobInfo | None:

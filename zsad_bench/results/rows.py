@@ -44,6 +44,7 @@ class JobInfo:
         keys: every key that can change a number -> its value as it is written on the command line.
         format: number of the result format, 1 for files without one.
         superseded: whether the same command was given again with other code or other contents of files.
+        stamp: hash of what the columns were made from; empty in files of versions that made them anew every time.
     """
 
     method: str
@@ -66,12 +67,13 @@ class JobInfo:
     keys: Mapping[str, str] = field(default_factory=dict)
     format: int = RESULT_FORMAT
     superseded: bool = False
+    stamp: str = ""
 
     @property
     def command(self) -> JobInfo:
         """What was asked for, whatever files and code were found then."""
         keys = {key: value for key, value in self.keys.items() if key != "method.version"}
-        return replace(self, config_hash="", series="", format=0, superseded=False, keys=keys)
+        return replace(self, config_hash="", series="", format=0, superseded=False, stamp="", keys=keys)
 
     @property
     def folder(self) -> str:
@@ -148,3 +150,15 @@ def own_seconds(timing: Mapping[str, float | str]) -> float:
     """
     parts = (timing.get(name, math.nan) for name in ("charged_text", "charged_encode", "seconds_score"))
     return math.fsum(map(float, parts))
+
+
+def mean_metrics(results: list[CategoryResult]) -> tuple[dict[str, float], str]:
+    """Unweighted mean over categories; a metric that is undefined in a category has no mean, and the note says so."""
+    means, notes = {}, []
+    for metric in results[0].metrics:
+        values = [result.metrics.get(metric, math.nan) for result in results]
+        defined = [value for value in values if not math.isnan(value)]
+        means[metric] = math.fsum(values) / len(values) if len(defined) == len(values) else math.nan
+        if len(defined) < len(values):
+            notes.append(f"{metric} defined in {len(defined)}/{len(values)} categories")
+    return means, "; ".join(notes)

@@ -14,10 +14,8 @@ from yaml import YAMLError
 
 from zsad_bench.core.errors import UserError
 from zsad_bench.results.commands import failure_files, job_key
-from zsad_bench.results.files import JobFolder, read_job_info
+from zsad_bench.results.files import Arrays, JobFolder, read_job_info
 from zsad_bench.results.rows import RESULT_FORMAT, CategoryResult, JobInfo
-from zsad_bench.statistics.bootstrap import Replicates
-from zsad_bench.statistics.histograms import PixelSummary
 
 _LACKING = "its metrics count, its intervals and image tables are left out; run it again"
 
@@ -45,13 +43,9 @@ class Job:
         """Finished categories, such as ``12/15``."""
         return f"{len(self.results)}/{len(self.info.categories)}"
 
-    def replicates(self, category: str) -> Replicates | None:
-        """Metrics of the resamples of a finished category; None if the run kept none of what its metrics are over."""
-        return None if self.results[category].lacks_groups else self.sources[category].replicates(category)
-
-    def summary(self, category: str) -> PixelSummary | None:
-        """Pixel histograms of a finished category; None if the run did not keep them."""
-        return self.sources[category].summary(category)
+    def arrays(self, category: str, kind: str) -> Arrays:
+        """Arrays of one kind that were kept with a finished category; none if the run did not keep them."""
+        return self.sources[category].arrays(category, kind)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import pandas as pd
+from collections.abc import Iterable, Sequence
 
 from zsad_bench.results.rows import JobInfo
 
@@ -39,9 +37,9 @@ def varied_values(info: JobInfo, keys: Sequence[str]) -> dict[str, str]:
     return {key: info.keys.get(key, "") for key in keys}
 
 
-def key_columns(table: pd.DataFrame) -> list[str]:
-    """The columns of a table that are varied keys: no other column has a dot in its name."""
-    return [str(name) for name in table.columns if "." in str(name)]
+def key_columns(columns: Iterable[object]) -> list[str]:
+    """Those columns of a table that are varied keys: no other column has a dot in its name."""
+    return [str(name) for name in columns if "." in str(name)]
 
 
 def short_key(column: str) -> str:

@@ -13,10 +13,9 @@ Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,21 +44,16 @@ class Replicates:
     images: str
     values: NDArray[np.float64]
 
-    def save(self, path: Path) -> None:
-        """Write an ``.npz`` file in float32."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, images=np.array(self.images), values=self.values.astype(np.float32))
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The replicates as arrays to keep, in float32."""
+        return {"images": np.array(self.images), "values": self.values.astype(np.float32)}
 
     @staticmethod
-    def load(path: Path) -> Replicates | None:
-        """The replicates, or None if there are none or their file is damaged."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                values = file["values"].astype(np.float64)
-                images = str(file["images"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Replicates | None:
+        """The replicates that :meth:`to_arrays` gave; None if an array is missing or of another shape."""
+        if not {"images", "values"} <= arrays.keys() or arrays["values"].shape != (RESAMPLES, len(BOOTSTRAPPED)):
             return None
-        return Replicates(images, values) if values.shape == (RESAMPLES, len(BOOTSTRAPPED)) else None
+        return Replicates(str(arrays["images"]), arrays["values"].astype(np.float64))
 
 
 def resample_weights(labels: Sequence[int | None], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:

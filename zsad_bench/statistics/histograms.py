@@ -8,11 +8,11 @@ equally well. `docs/statistics.md` states how far metrics from a summary are fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,32 +72,24 @@ class PixelSummary:
         first = np.flatnonzero(np.diff(self.region_image, prepend=-1))
         return np.add.reduceat(rows, first, axis=0)
 
-    def save(self, path: Path) -> None:
-        """Write an ``.npz`` file; counts take the smallest type that holds them."""
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                image_ids=np.array(self.image_ids, dtype=np.str_),
-                edges=self.edges,
-                negatives=_smallest(self.negatives),
-                regions=_smallest(self.regions),
-                region_image=self.region_image,
-            )
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The summary as arrays to keep; counts take the smallest type that holds them."""
+        return {
+            "image_ids": np.array(self.image_ids, dtype=np.str_),
+            "edges": self.edges,
+            "negatives": _smallest(self.negatives),
+            "regions": _smallest(self.regions),
+            "region_image": self.region_image,
+        }
 
     @staticmethod
-    def load(path: Path) -> PixelSummary | None:
-        """The summary, or None if there is none or its file is damaged."""
+    def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PixelSummary | None:
+        """The summary that :meth:`to_arrays` gave; None if an array is missing."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return PixelSummary(
-                    tuple(file["image_ids"].tolist()),
-                    file["edges"],
-                    file["negatives"],
-                    file["regions"],
-                    file["region_image"],
-                )
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            ids, *parts = (arrays[name] for name in ("image_ids", "edges", "negatives", "regions", "region_image"))
+        except KeyError:
             return None
+        return PixelSummary(tuple(ids.tolist()), *parts)
 
 
 def summarise(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 LEVEL = 0.95
 ALPHA = 0.05
@@ -60,7 +60,7 @@ def _expanded_tail(n: int) -> float:
     """Share of replicates to cut off at either end, smaller than 2.5 % for few images: the bootstrap has the spread of
     n - 1 degrees of freedom but normal tails. Source: Hesterberg, "What Teachers Should Know About the Bootstrap",
     The American Statistician 2015, section 5 (expanded percentile)."""
-    return float(stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf((1 - LEVEL) / 2, n - 1)))
+    return float(scipy.special.ndtr(math.sqrt(n / (n - 1)) * scipy.special.stdtrit(n - 1, (1 - LEVEL) / 2)))
 
 
 def paired(difference: float, replicates: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -132,14 +132,14 @@ def rank_test(values: Mapping[str, Mapping[str, float]]) -> RankTest:
     if len(labels) < 2 or not blocks:
         reason = "one method only" if len(labels) < 2 else "no category that every method has"
         return RankTest({}, len(blocks), math.nan, math.nan, reason)
-    order = stats.rankdata(-table, axis=1)
+    order = scipy.stats.rankdata(-table, axis=1)
     ranks = dict(zip(labels, order.mean(axis=0).tolist(), strict=True))
     if len(labels) < 3 or len(blocks) < 2:
         reason = "Friedman's test needs three methods" if len(labels) < 3 else "Friedman's test needs two categories"
         return RankTest(ranks, len(blocks), math.nan, math.nan, reason)
     if np.ptp(table, axis=1).max() == 0:
         return RankTest(ranks, len(blocks), 1.0, math.nan, "all methods are equal in every category")
-    p = float(stats.friedmanchisquare(*table.T).pvalue)
+    p = float(scipy.stats.friedmanchisquare(*table.T).pvalue)
     return RankTest(ranks, len(blocks), p, critical_difference(len(labels), len(blocks)))
 
 
@@ -148,5 +148,5 @@ def critical_difference(n_methods: int, n_blocks: int) -> float:
 
     q is the quantile of the studentized range for k groups and infinite degrees of freedom over sqrt(2).
     """
-    q = stats.studentized_range.ppf(1 - ALPHA, n_methods, np.inf) / math.sqrt(2)
+    q = scipy.stats.studentized_range.ppf(1 - ALPHA, n_methods, np.inf) / math.sqrt(2)
     return float(q * math.sqrt(n_methods * (n_methods + 1) / (6 * n_blocks)))

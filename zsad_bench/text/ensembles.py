@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from zsad_bench.contract.text import AVERAGES
+from zsad_bench.contract.averages import AVERAGES
 from zsad_bench.core.errors import UserError
 
 

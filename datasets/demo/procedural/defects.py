@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.random import Generator
-from scipy import ndimage
 
 from .canvas import random_colour
 from .fields import Field, fractal, noise, slope_shading, smoothstep
@@ -210,7 +210,7 @@ def bent(site: Site, rng: Generator) -> Field:
     dy = weight * (push * np.sin(heading) + twist * x)
     rows, columns = np.indices(site.alpha.shape).astype(np.float64)
     at = np.stack([rows + dy * site.size / 2, columns + dx * site.size / 2])
-    planes = [ndimage.map_coordinates(site.image[..., k], at, order=1, mode="nearest") for k in range(3)]
+    planes = [scipy.ndimage.map_coordinates(site.image[..., k], at, order=1, mode="nearest") for k in range(3)]
     return np.stack(planes, axis=-1)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Field = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def noise_at(rng: Generator, x: Field, y: Field) -> Field:
         whole = np.floor(axis)
         t = axis - whole
         points.append(whole + t * t * (3 - 2 * t))
-    return ndimage.map_coordinates(lattice, np.stack(points), order=1, prefilter=False, mode="grid-wrap")
+    return scipy.ndimage.map_coordinates(lattice, np.stack(points), order=1, prefilter=False, mode="grid-wrap")
 
 
 def cellular(rng: Generator, x: Field, y: Field, jitter: float = 0.9) -> tuple[Field, Field, Field]:

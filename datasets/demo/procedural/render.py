@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .canvas import Canvas, Pose
 from .categories import CATEGORIES, DEFECT_PAINTERS, Category
@@ -61,7 +61,7 @@ def add_defect(canvas: Canvas, defect: str, rng: Generator, scale: float) -> tup
     # Outer pixels are avoided so that the defect's body lies in the image.
     inside &= (np.abs(canvas.x) < 0.86) & (np.abs(canvas.y) < 0.86)
     places = np.flatnonzero(inside)
-    rim = np.flatnonzero(inside & ~ndimage.binary_erosion(canvas.alpha > 0.5, border_value=1))
+    rim = np.flatnonzero(inside & ~scipy.ndimage.binary_erosion(canvas.alpha > 0.5, border_value=1))
     flat_x, flat_y = canvas.x.ravel(), canvas.y.ravel()
     for attempt in range(_ATTEMPTS):
         at = places[int(rng.random() * len(places))]
@@ -89,8 +89,8 @@ def _changed_region(change: Field) -> NDArray[np.bool_]:
     """Pixels that visibly changed, with gaps of a pixel or two closed and single stray pixels dropped."""
     changed = np.pad(change > _VISIBLE_CHANGE, 4)
     steps = max(1, change.shape[0] // 112)
-    closed = ndimage.binary_closing(changed, iterations=steps)
-    tidy = closed & (ndimage.uniform_filter(closed.astype(np.float64), 3) > 0.3)
+    closed = scipy.ndimage.binary_closing(changed, iterations=steps)
+    tidy = closed & (scipy.ndimage.uniform_filter(closed.astype(np.float64), 3) > 0.3)
     return np.asarray(tidy[4:-4, 4:-4])
 
 
@@ -106,7 +106,7 @@ def photograph(image: Field, rng: Generator, strength: float = 1.0) -> NDArray[n
     blur = rng.uniform(0.0, 0.0045) * size
     # A blur far below a pixel changes nothing but costs time.
     if blur > 0.2:
-        out = ndimage.gaussian_filter(out, (blur, blur, 0), truncate=3.0)
+        out = scipy.ndimage.gaussian_filter(out, (blur, blur, 0), truncate=3.0)
     out = out + rng.uniform(0.002, 0.012) * strength * rng.standard_normal(out.shape)
     return np.rint(np.clip(out, 0.0, 1.0) * 255).astype(np.uint8)
 

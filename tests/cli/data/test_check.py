@@ -12,9 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
-from tests.datasets.test_layouts import ksdd, loco
-from tests.datasets.test_loaders import mvtec_ad, visa
-from tests.datasets.test_miniatures import Miniature, random_region, write_image, write_mask, write_mask_palette
+from tests.helpers.layouts import ksdd, loco, mvtec_ad, visa
+from tests.helpers.miniatures import Miniature, random_region, write_image, write_mask, write_mask_palette
 from zsad_bench.cli.data.check import check, inspect
 from zsad_bench.core.errors import UserError
 from zsad_bench.datasets.folder import Folder

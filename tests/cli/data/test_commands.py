@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.datasets.test_layouts import dagm, ksdd, loco
-from tests.datasets.test_loaders import mvtec_ad, visa
-from tests.datasets.test_miniatures import Miniature, write_image, write_mask_palette
+from tests.helpers.layouts import dagm, ksdd, loco, mvtec_ad, visa
+from tests.helpers.miniatures import Miniature, write_image, write_mask_palette
 from zsad_bench.cli.data.commands import describe_folder
 from zsad_bench.cli.data.picture import OUTLINE, TILE, chosen, write_sheet
 from zsad_bench.cli.main import main

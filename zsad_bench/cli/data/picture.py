@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_dilation
 
 from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.errors import UserError
@@ -84,6 +84,6 @@ def _tile(dataset: Dataset, sample: Sample) -> Image.Image:
     if mask is not None and mask.any():
         shrunk = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
         inside = np.asarray(shrunk) > 0  # the thinnest crack stays visible
-        pixels[binary_dilation(inside, iterations=2) & ~inside] = OUTLINE
+        pixels[scipy.ndimage.binary_dilation(inside, iterations=2) & ~inside] = OUTLINE
     tile.paste(Image.fromarray(pixels), ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
     return tile

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from tests.conftest import COMPACT, shared_folder
-from tests.helpers.recordings import FULL_SETS, assert_recorded, decode, normal, uniform, unpack
+from tests.helpers.recordings import COMPACT, FULL_SETS, assert_recorded, decode, normal, shared_folder, uniform, unpack
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad_bench.core.names import batch_size_order
-from zsad_bench.results.rows import CategoryResult, JobInfo
+from zsad_bench.results.rows import JobInfo
 from zsad_bench.results.runs import Job
 from zsad_bench.results.varied_keys import short_key, varied_keys, varied_values
-from zsad_bench.statistics.bootstrap import BOOTSTRAPPED
+from zsad_bench.statistics.bootstrap import BOOTSTRAPPED, Replicates
+from zsad_bench.statistics.histograms import PixelSummary
+from zsad_bench.statistics.kept import REPLICATES, SUMMARY
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Series:
 
     def category_replicates(self, category: str) -> NDArray[np.float64] | None:
         """(resamples, metrics) of one category, mean over finished seeds, which see the same resamples."""
-        loaded = [job.replicates(category) for job in self.finished or self.jobs if category in job.results]
+        loaded = [replicates_of(job, category) for job in self.finished or self.jobs if category in job.results]
         known = [part for part in loaded if part is not None]
         if not known or len(known) < len(loaded) or len({part.images for part in known}) > 1:
             return None
@@ -121,7 +123,7 @@ class Series:
 
     def _images_hash(self, category: str) -> str:
         for job in self.finished or self.jobs:
-            if category in job.results and (found := job.replicates(category)) is not None:
+            if category in job.results and (found := replicates_of(job, category)) is not None:
                 return found.images
         return ""
 
@@ -134,6 +136,18 @@ class Series:
     def n_units(self) -> int:
         """Objects and single images of the finished categories of one job: what is resampled."""
         return max(sum(result.n_units for result in job.results.values()) for job in self.jobs)
+
+
+def replicates_of(job: Job, category: str) -> Replicates | None:
+    """Metrics of the resamples of a finished category; None if the run kept none of what its metrics are over."""
+    if job.results[category].lacks_groups:
+        return None
+    return Replicates.from_arrays(job.arrays(category, REPLICATES))
+
+
+def summary_of(job: Job, category: str) -> PixelSummary | None:
+    """Pixel histograms of a finished category; None if the run did not keep them."""
+    return PixelSummary.from_arrays(job.arrays(category, SUMMARY))
 
 
 def group_series(jobs: Sequence[Job]) -> list[Series]:
@@ -211,15 +225,3 @@ def largest_batches(series: Sequence[Series]) -> list[Series]:
 def column(metric: str) -> int | None:
     """Column of a metric among the replicates, None if it has none."""
     return BOOTSTRAPPED.index(metric) if metric in BOOTSTRAPPED else None
-
-
-def mean_metrics(results: list[CategoryResult]) -> tuple[dict[str, float], str]:
-    """Unweighted mean over categories; a metric that is undefined in a category has no mean, and the note says so."""
-    means, notes = {}, []
-    for metric in results[0].metrics:
-        values = [result.metrics.get(metric, math.nan) for result in results]
-        defined = [value for value in values if not math.isnan(value)]
-        means[metric] = math.fsum(values) / len(values) if len(defined) == len(values) else math.nan
-        if len(defined) < len(values):
-            notes.append(f"{metric} defined in {len(defined)}/{len(values)} categories")
-    return means, "; ".join(notes)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.results.test_files import category, info, saved
+from tests.helpers.result_files import category, info, saved
 from zsad_bench.config.compose import compose_config
 from zsad_bench.config.plugins import build
 from zsad_bench.core.errors import UserError

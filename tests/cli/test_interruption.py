@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY_MODEL, comparable_tables
+from tests.helpers.result_files import comparable_tables
+from tests.helpers.tiny_model import TINY_ENCODER
 
 
 @pytest.fixture
@@ -24,8 +25,7 @@ def photos(photo_folder: Path) -> Path:
 def command(root: Path, name: str) -> list[str]:
     return [
         *(sys.executable, "-m", "zsad_bench", "-m", "method=winclip,musc,fiseclip", "batch_size=4,all", "maps=none"),
-        *("dataset=mvtec", f"dataset.root={root}", f"encoder.model={TINY_MODEL}", "encoder.pretrained=null"),
-        *("encoder.device=cpu", f"name={name}"),
+        *("dataset=mvtec", f"dataset.root={root}", *TINY_ENCODER, f"name={name}"),
     ]
 
 

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from hydra.utils import get_class
 
-from tests.conftest import TINY_MODEL
-from tests.datasets.test_layouts import dagm
-from tests.datasets.test_loaders import mvtec_ad
-from tests.datasets.test_miniatures import Miniature, random_region, write_image, write_mask
+from tests.helpers.layouts import dagm, mvtec_ad
+from tests.helpers.miniatures import Miniature, random_region, write_image, write_mask
+from tests.helpers.tiny_model import TINY_ENCODER
 from zsad_bench.cli.main import main
 from zsad_bench.contract import Sample
 from zsad_bench.engine.dataset_card import cards, dataset_at
@@ -21,7 +20,7 @@ from zsad_bench.engine.identity import fingerprint
 from zsad_bench.engine.measure import evaluate_images
 from zsad_bench.metrics import image_metrics
 
-TINY = [f"encoder.model={TINY_MODEL}", "encoder.pretrained=null", "encoder.device=cpu", "maps=none", "features=off"]
+TINY = [*TINY_ENCODER, "maps=none", "features=off"]
 
 
 def row(name, label, group=""):
