@@ -18,33 +18,11 @@ from pathlib import Path
 import grimp
 from docs_roles import ROLE
 from generated_parts import DOCS, table, with_part, write_or_check
+from layered_drawing import HEIGHT, WIDTH, arranged, corner, ends, size_of
 
 ROOT = DOCS.parent
 PACKAGE = "zsad_bench"
 PAGE, PICTURE = DOCS / "architecture.md", DOCS / "images" / "architecture.svg"
-# Where a room stands in its row, in half boxes from the left: chosen so that no arrow runs through a box.
-COLUMN = {
-    "cli": 5,
-    "train": 0,
-    "trackers": 2,
-    "api": 4,
-    "report": 7,
-    "training": 3,
-    "engine": 5,
-    "leaderboard": 7,
-    "results": 2,
-    "feature_store": 4,
-    "encoder": 3,
-    "text": 3,
-    "toolkit": 5,
-    "contract": 3,
-    "statistics": 0,
-    "data": 2,
-    "config": 4,
-    "metrics": 2,
-    "core": 5,
-}
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 180, 64, 34, 36, 16
 STYLE = (
     "text{font-family:sans-serif;fill:#1b2b34}.n{font-size:15px;font-weight:bold}.s{font-size:11px}"
     ".b{fill:#e3f1ef;stroke:#00796b}.f{fill:#fff;stroke:#78909c;stroke-dasharray:4 3}"
@@ -52,7 +30,6 @@ STYLE = (
 )
 
 Imports = Mapping[str, frozenset[str]]
-Place = tuple[int, int]
 
 
 def pages() -> dict[Path, str]:
@@ -106,9 +83,8 @@ def shortest_arrows(imports: Imports) -> list[tuple[str, str]]:
 def picture(layers: list[list[str]], imports: Imports) -> str:
     """The picture as SVG: a row per layer, an arrow per import that no other arrows imply."""
     arrows = shortest_arrows(imports)
-    places = {room: (row, COLUMN.get(room, 0)) for row, layer in enumerate(layers) for room in layer}
-    width = max(COLUMN.values()) * (WIDTH + GAP_X) // 2 + WIDTH + 2 * MARGIN
-    height = len(layers) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
+    places = arranged(layers, arrows)
+    width, height = size_of(len(layers))
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
         "<title>Rooms of zsad_bench and their imports</title>",
@@ -118,10 +94,10 @@ def picture(layers: list[list[str]], imports: Imports) -> str:
         f'<rect width="{width}" height="{height}" rx="8" fill="#fbfcfc"/>',
     ]
     for room, other in arrows:
-        (x1, y1), (x2, y2) = _ends(places[room], places[other])
+        (x1, y1), (x2, y2) = ends(places[room], places[other])
         lines.append(f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" marker-end="url(#a)"/>')
     for room, place in places.items():
-        lines += _box(room, *_corner(place))
+        lines += _box(room, *corner(place))
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -132,18 +108,6 @@ def _box(room: str, x: int, y: int) -> Iterator[str]:
     subject = re.split("[:.,]", _about(room)[0].replace("`", ""), maxsplit=1)[0]
     for number, line in enumerate(textwrap.wrap(subject, 32)):
         yield f'<text class="s" x="{middle}" y="{y + 35 + 12 * number}" text-anchor="middle">{escape(line)}</text>'
-
-
-def _corner(place: Place) -> tuple[int, int]:
-    row, column = place
-    return MARGIN + column * (WIDTH + GAP_X) // 2, MARGIN + row * (HEIGHT + GAP_Y)
-
-
-def _ends(upper: Place, lower: Place) -> tuple[tuple[float, float], tuple[float, float]]:
-    """From the lower edge of one box to the upper edge of the other; slanted arrows end beside the middle."""
-    (x1, y1), (x2, y2) = _corner(upper), _corner(lower)
-    lean = max(-0.3, min(0.3, (x2 - x1) / (4 * WIDTH)))
-    return (x1 + WIDTH * (0.5 + lean), y1 + HEIGHT), (x2 + WIDTH * (0.5 - lean), y2)
 
 
 def _name(room: str) -> str:
