@@ -184,7 +184,8 @@ def legend(axes: Axes, entries: int) -> None:
 def share_figure(table: pd.DataFrame) -> Figure:
     """Ranking of images against the share of anomalous images in their batch.
 
-    The table is that of :func:`~zsad_bench.leaderboard.questions.by_share`. Shows the batch size at which the shares differ most.
+    The table is that of :func:`~zsad_bench.leaderboard.questions.by_share`. Shows the batch
+    size at which the shares differ most.
     """
     spread = table.groupby("batch_size")["share_from"].nunique()
     table = table[table["batch_size"] == spread.idxmax()]
