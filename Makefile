@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEVICE ?= cpu
 
-.PHONY: demo test test-cuda lint bench demo-encoder clean
+.PHONY: demo test test-cuda lint docs bench demo-encoder clean
 
 # Installed again only when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -27,6 +27,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy zsad_bench methods datasets
 
+docs: $(VENV)/.installed  ## the documentation as a site in site/index.html; a broken link stops it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The first three have nothing to do with a device.
 bench: $(VENV)/.installed  ## ratios measured side by side, each benchmark in one run; DEVICE=cuda; an hour or more on a CPU
 	$(BIN)/python benchmarks/metrics.py --csv results/benchmarks/metrics.csv
@@ -43,4 +46,4 @@ demo-encoder: $(VENV)/.installed  ## train the bundled encoder again, about an h
 	$(BIN)/python tools/train_demo_encoder.py --seed 0 --output zsad_bench/demo_encoder
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

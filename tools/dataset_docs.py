@@ -6,17 +6,16 @@ python tools/dataset_docs.py --check    exit code 1 if the page is not up to dat
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from generated_parts import DOCS, table, with_part, write_or_check
+
 from zsad_bench.engine.dataset_card import Card, cards
 from zsad_bench.leaderboard.paper_figures import published
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "datasets.md"
-BEGIN = "<!-- from conf/dataset by tools/dataset_docs.py: do not edit below -->"
-END = "<!-- end of the part from conf/dataset -->"
+PAGE = DOCS / "datasets.md"
 KINDS = {"industrial": "Industrial", "medical": "Medical"}
 COUNTS = {
     "train_normal": "{} normal train images",
@@ -26,24 +25,9 @@ COUNTS = {
 }
 
 
-def main() -> int:
-    """Write or check the page; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args()
-    before = PAGE.read_text(encoding="utf-8")
-    after = with_generated_part(before)
-    if arguments.check:
-        return int(before != after)
-    PAGE.write_text(after, encoding="utf-8", newline="\n")
-    return 0
-
-
-def with_generated_part(page: str) -> str:
-    """The page with everything between the two marks made anew."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n\n{generated()}\n{END}{tail}"
+def pages() -> dict[Path, str]:
+    """The page with its part made anew."""
+    return {PAGE: with_part(PAGE.read_text("utf-8"), "conf/dataset", "dataset_docs.py", generated())}
 
 
 def generated() -> str:
@@ -59,14 +43,23 @@ def generated() -> str:
 
 
 def _table(found: list[Card]) -> Iterator[str]:
-    yield "| `dataset=` | name | categories | protocols (first: default) | mask rule | licence | loader tested on |"
-    yield "|---|---|---|---|---|---|---|"
-    for card in found:
-        protocols = ", ".join(f"`{name}`" for name in card.about.protocols or ()) or "`standard`"
-        rule = "no masks" if card.about.masks == "none" else f"> {card.mask_threshold}"
-        shown = (protocols, rule, card.licence, card.about.tested)
-        cells = (f"`{card.key}`", card.title, str(len(card.categories)), *shown)
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    header = (
+        "`dataset=`",
+        "name",
+        "categories",
+        "protocols (first: default)",
+        "mask rule",
+        "licence",
+        "loader tested on",
+    )
+    return table(header, map(_row, found))
+
+
+def _row(card: Card) -> tuple[str, ...]:
+    protocols = ", ".join(f"`{name}`" for name in card.about.protocols or ()) or "`standard`"
+    rule = "no masks" if card.about.masks == "none" else f"> {card.mask_threshold}"
+    shown = (protocols, rule, card.licence, card.about.tested)
+    return (f"`{card.key}`", card.title, str(len(card.categories)), *shown)
 
 
 def _section(card: Card) -> Iterator[str]:
@@ -124,4 +117,4 @@ def _obtain(card: Card) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(pages, __doc__))

@@ -220,24 +220,6 @@ def test_data_check_finds_problems(here: Path, photo_folder: Path, capsys: pytes
     assert main(["data", "chekc"]) == 2
 
 
-def test_a_method_of_ones_own_in_a_folder_of_ones_own(
-    here: Path, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The worked example of docs/extending.md, taken from the page itself."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
-    code, config = (page.split(f"```{language}\n", 1)[1].split("```", 1)[0] for language in ("python", "yaml"))
-    (tmp_path / "my_methods.py").write_text(code, encoding="utf-8")
-    (tmp_path / "conf" / "method").mkdir(parents=True)
-    (tmp_path / "conf" / "method" / "patch_text.yaml").write_text(config, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert (
-        run(photo_folder, "--config-dir", str(tmp_path / "conf"), "-m", "method=patch_text,winclip", "maps=none") == 0
-    )
-    board = pd.read_csv(here / "leaderboard.csv")
-    assert set(board["method"]) == {"patch_text", "winclip"}
-    assert board["image_auroc"].between(0, 1).all()
-
-
 def test_help_does_not_wait_for_torch() -> None:
     code = (
         "import sys; from zsad_bench.cli.main import main; sys.argv = ['zsad-bench', '--help'];"

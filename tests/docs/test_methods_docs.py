@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from zsad_bench.engine.method_card import MethodCard, bundled_presets
+from zsad_bench.results.rows import PARITY
+
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "methods.md").read_text("utf-8")
-CONFIGS = {path.stem for path in (TESTS.parent / "conf" / "method").glob("*.yaml")}
+CONFIGS = bundled_presets().keys()
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -62,9 +65,9 @@ def test_a_proof_exists_and_asserts_its_tolerance(row: list[str]) -> None:
 
 def test_every_method_with_public_code_has_a_proof() -> None:
     proven = {row[0].strip("`") for row in PROOFS}
-    for names, *_, code, _ in rows("# Methods"):
+    for names, *_ in rows("# Methods"):
         first = re.findall(r"`(\w+)`", names)[0]
-        assert (first in proven) == (code != "no public code")
+        assert (first in proven) == (MethodCard.of(bundled_presets()[first]).level == PARITY)
 
 
 def test_every_reader_of_the_recordings_is_on_the_page() -> None:

@@ -61,7 +61,10 @@ class Dataset(ABC):
         mask_threshold: a mask pixel is anomalous when greater than this, in the units of the mask file.
         protocol: which variant of splits and masks this is; it appears in every result row. None: the usual one.
         fast_jpeg: decode large JPEG files at a reduced scale (``docs/datasets.md`` states the tolerance).
-        title, page, licence, citation: for messages and documentation.
+        title: for messages and documentation, as the three below.
+        page: where the data is offered.
+        licence: its terms.
+        citation: the paper.
         expected: category (or ``total``) -> count name -> number; ``zsad-bench data check`` compares. A key such as
             ``total@balanced`` counts under that protocol only.
         about: what only documentation and ``zsad-bench data`` use (:class:`zsad_bench.engine.dataset_card.About`).

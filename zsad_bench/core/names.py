@@ -82,7 +82,7 @@ def near_misses(word: str, choices: Iterable[str], count: int = 1, cutoff: float
         word: what was written.
         choices: what could have been written.
         count: how many to return at most.
-        cutoff: least similarity, from 0 to 1 (:func:`difflib.get_close_matches`).
+        cutoff: least similarity, from 0 to 1 (``difflib.get_close_matches``).
     """
     by_folded: dict[str, list[str]] = {}
     for choice in dict.fromkeys(choices):

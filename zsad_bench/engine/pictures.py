@@ -119,7 +119,7 @@ def write_worst(
 ) -> None:
     """Write ``<category>.worst.png``: normal images with the highest and anomalous ones with the lowest scores.
 
-    Objects are judged by their score and shown by one photo (:meth:`Units.telling`).
+    Objects are judged by their score and shown by one photo (:meth:`~zsad_bench.metrics.units.Units.telling`).
 
     Args:
         scores: image score by image id.

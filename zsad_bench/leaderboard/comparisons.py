@@ -110,7 +110,7 @@ def not_compared(series: Sequence[Series]) -> str:
 
 
 def block_values(series: Sequence[Series], metric: str) -> dict[str, dict[str, float]]:
-    """Metric by label and category, for :func:`rank_test`.
+    """Metric by label and category, for :func:`~zsad_bench.statistics.intervals.rank_test`.
 
     Raises:
         ValueError: series of several datasets or protocols, which no test may put together.

@@ -51,7 +51,8 @@ def area_under_overlap(
         above: (g,) negatives with a score above the group's. Abscissae count false positives, not yet divided by N.
         reached: (g,) negatives with the group's score or more.
         gain: (g,) sum of the shares of the group's pixels.
-        x, overlap: the end of the curve before these groups.
+        x: abscissa of the end of the curve before these groups.
+        overlap: its ordinate.
         limit: 0.3 x N.
     """
     before = overlap + np.concatenate(([0.0], np.cumsum(gain[:-1])))

@@ -182,9 +182,10 @@ def legend(axes: Axes, entries: int) -> None:
 
 
 def share_figure(table: pd.DataFrame) -> Figure:
-    """Ranking of images against the share of anomalous images in their batch, of :func:`analysis.by_share`.
+    """Ranking of images against the share of anomalous images in their batch.
 
-    Shows the batch size at which the shares differ most.
+    The table is that of :func:`~zsad_bench.leaderboard.questions.by_share`. Shows the batch
+    size at which the shares differ most.
     """
     spread = table.groupby("batch_size")["share_from"].nunique()
     table = table[table["batch_size"] == spread.idxmax()]
@@ -213,7 +214,7 @@ def _ranges(table: pd.DataFrame, name: str) -> list[tuple[float, float]]:
 
 
 def size_figure(table: pd.DataFrame) -> Figure:
-    """AUPRO by the size of the defect, of :func:`analysis.by_defect_size`."""
+    """AUPRO by the size of the defect, of :func:`~zsad_bench.leaderboard.questions.by_defect_size`."""
     with style():
         made, (axes,) = figure()
         ranges = _ranges(table, "size")
