@@ -19,7 +19,7 @@ from zsad_bench.results.runs import read_runs
 
 def job(method: str, size: int | str, setting: str = "single") -> JobInfo:
     digest = f"{method}{size}".ljust(12, "0")
-    return replace(info(method, size, setting, digest), categories=("bottle",))
+    return replace(info(method, size, setting, digest), categories=("bottle",), stamp=f"stamp of {method} {size}")
 
 
 def add(folder: Path, which: JobInfo, auroc: float, score: float = 1.0) -> None:

@@ -94,7 +94,7 @@ def _method(config: DictConfig) -> dict[str, object]:
     files = FILE_KEYS if is_bundled(config.method) else getattr(target_of(config.method), "FILES", ())
     described = tuple(key for key in METHOD_CARD if key != "version")
     values = {key: value for key, value in plain(config.method).items() if key not in described}
-    for key in files:
+    for key in values.keys() & set(files):
         values[key] = file_digest(values.get(key))
     if isinstance(prompts := values.get("prompts"), str):
         values["prompts"] = _prompts(prompts)

@@ -19,7 +19,7 @@ from zsad_bench.metrics.names import METRICS, OPTIONAL_METRICS, percent
 DEPENDENT = "batch"
 """The setting of methods that compare the images of a batch: their rows stay apart even where they print the same."""
 
-_HASHES = ("config_hash", "series")
+_HASHES = ("config_hash", "series", "stamp")
 _APART = ("batch_size", "seed")
 
 
