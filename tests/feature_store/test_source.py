@@ -22,6 +22,7 @@ from zsad_bench.core.errors import UserError
 from zsad_bench.core.laps import Cost
 from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.loading import shared_encoder
+from zsad_bench.feature_store import stored
 from zsad_bench.feature_store.category import GROUP
 from zsad_bench.feature_store.source import FeatureSource
 from zsad_bench.feature_store.store import DiskStore, MemoryStore
@@ -81,9 +82,35 @@ def test_more_is_asked_later(tmp_path: Path, photo_folder: Path, encoded: list[i
     assert sum(encoded) == 24
 
 
-def test_a_store_that_is_too_small_only_costs_time(
-    tmp_path: Path, photo_folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("room", [stored.HELD_BYTES, 0])
+def test_fresh_features_are_used_as_they_are_if_there_is_room(
+    room: int, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stored, "HELD_BYTES", room)
+    dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)
+    samples, store = dataset.samples("plate"), DiskStore(tmp_path / "store", 1.0)
+    fresh = FeatureSource(dataset, encoder, store).category("plate", samples, REQUEST, FeatureRequest(windows=(3,)))
+    for path in (tmp_path / "store").rglob("*.safetensors"):
+        path.rename(path.with_suffix(".away"))
+    if not room:
+        monkeypatch.setattr(encoder, "encode", None)
+        with pytest.raises(TypeError):
+            next(fresh.batches([samples]))
+        return
+    (held,) = fresh.batches([samples])
+    for path in (tmp_path / "store").rglob("*.away"):
+        path.rename(path.with_suffix(".safetensors"))
+    (read,) = FeatureSource(dataset, encoder, store).category("plate", samples, REQUEST).batches([samples])
+    for tap, tokens in read.tokens.items():
+        assert torch.equal(held.tokens[tap], tokens)
+    assert torch.equal(held.windows[2], read.windows[2])
+    assert torch.equal(held.class_tokens, read.class_tokens)
+
+
+def test_a_store_that_is_too_small_only_costs_time(
+    tmp_path: Path, photo_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "HELD_BYTES", 0)
     for index in range(12, 12 + 2 * GROUP):
         save_image(photo_folder / "plate" / "test" / "good" / f"{index:03}.png", np.full((9, 9, 3), index, np.uint8))
     dataset, encoder = load_dataset("mvtec", root=str(photo_folder)), load_encoder(str(TINY_MODEL), None)

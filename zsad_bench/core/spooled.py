@@ -8,11 +8,12 @@ file has no name, so that the operating system removes it when the process ends,
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import IO, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,8 @@ class Stack(ReadOnDemand[NDArray[T]]):
         self.shape: tuple[int, ...] = (0,)
         """As of the array of all of them: (n, ...)."""
         self._folder = folder
-        place = None if folder is None else str(folder)
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=place)  # noqa: SIM115 - lives as long as this
+        self._arrays: list[NDArray[T]] = []  # empty once they are in the file
+        self._file: IO[bytes] | None = None
 
     @classmethod
     def of(cls, arrays: Iterable[NDArray[T]], dtype: type[T], folder: Path | None = None) -> Stack[T]:
@@ -74,24 +75,37 @@ class Stack(ReadOnDemand[NDArray[T]]):
         """Add an array; ValueError for another shape than before, UserError if the disk is full."""
         if len(self) and array.shape != self.shape[1:]:
             raise ValueError(f"the arrays of a stack have the shape {self.shape[1:]}, got {array.shape}")
-        try:
-            self._file.seek(len(self) * self._bytes(array.shape))
-            self._file.write(np.ascontiguousarray(array, self.dtype).data)
-        except OSError as error:
-            raise cannot_keep(self._folder, error) from None
+        self._arrays.append(np.array(array, self.dtype, order="C"))
         self.shape = (len(self) + 1, *array.shape)
+        if self._file is not None or self._bytes(self.shape) > IN_MEMORY:
+            self._spill()
 
     def __del__(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, position: int) -> NDArray[T]:
         """A copy of one array."""
+        if self._file is None:
+            return self._arrays[position].copy()
         size = self._bytes(self.shape[1:])
         self._file.seek(position * size)
         return np.frombuffer(bytearray(self._file.read(size)), self.dtype).reshape(self.shape[1:])
+
+    def _spill(self) -> None:
+        """Move what is in memory to the end of the file."""
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - lives as long as this
+            self._file.seek(0, os.SEEK_END)
+            for array in self._arrays:
+                self._file.write(array.data)
+        except OSError as error:
+            raise cannot_keep(self._folder, error) from None
+        self._arrays.clear()
 
     def _bytes(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape) * self.dtype.itemsize

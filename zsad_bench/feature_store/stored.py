@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from zsad_bench.feature_store.source import FeatureSource
 
 _WAIT_SECONDS = 0.05
+# Features that were encoded just now and need not be read back before they are used.
+HELD_BYTES = 128 << 20
 _DERIVED = "derived"
 
 
@@ -48,8 +50,11 @@ class StoredFeatures(CategoryFeatures):
         encoder, dataset = source.encoder, source.dataset
         self.blocks = encoder.spec.n_blocks
         self.parts = encoder.parts(request)
+        self.names = list(items_of(request, self.blocks))
         self.place = f"{encoder.plan.key}/{safe_name(dataset.name)}/{safe_name(category)}"
         self.unreadable = {}
+        self._held: dict[str, Mapping[str, Tensor]] = {}
+        self._room = HELD_BYTES
         self._loading: dict[str, Future[NDArray[np.uint8]]] = {}
 
     def key(self, sample: Sample) -> str:
@@ -130,11 +135,30 @@ class StoredFeatures(CategoryFeatures):
         batch, cost = self.source.encode(pixels, needed, [sample.image_id for sample in readable], self.listener)
         with self.listener.time("read"):
             found = split(batch, names, self.blocks)
-            self._put(self.place, [keys[sample.image_id] for sample in readable], found, cost)
+            self._keep([keys[sample.image_id] for sample in readable], found, cost)
 
-    def _put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor], cost: Cost) -> None:
+    def _keep(self, keys: Sequence[str], items: Mapping[str, Tensor], cost: Cost) -> None:
+        """Store features of images, and hold those that this method will ask for, as far as memory allows."""
+        stored = self._put(self.place, keys, items, cost)
+        own = {name: stored[name] for name in self.names if name in stored}
+        size = sum(part.nbytes for part in own.values())
+        if len(own) < len(self.names) or size > self._room:
+            return
+        self._room -= size
+        self._held |= {key: {name: part[row] for name, part in own.items()} for row, key in enumerate(keys)}
+
+    def _put(self, place: str, keys: Sequence[str], items: Mapping[str, Tensor], cost: Cost) -> dict[str, Tensor]:
+        """Store parts; returns them as they are stored, in the memory of the host."""
         storage = self.source.encoder.plan.storage
-        self.store.put(place, keys, {name: part.to(storage) for name, part in items.items()}, cost)
+        stored = {name: part.to(storage).cpu() for name, part in items.items()}
+        self.store.put(place, keys, stored, cost)
+        return stored
+
+    def _rows(self, keys: Sequence[str]) -> list[Mapping[str, Tensor] | None]:
+        """What the method asks of images, in memory from encoding or else out of the store."""
+        stored = [key for key in keys if key not in self._held]
+        read = dict(zip(stored, self.store.get(self.place, stored, self.names), strict=True)) if stored else {}
+        return [self._held.get(key, read.get(key)) for key in keys]
 
     def _start_reading(self, group: Sequence[Sample], pool: ThreadPoolExecutor) -> None:
         read = reader(self.source.dataset, self.source.encoder.geometry)
@@ -163,8 +187,8 @@ class StoredFeatures(CategoryFeatures):
 
     def _gather(self, batch: Sequence[Sample]) -> FeatureBatch:
         with self.listener.time("read"):
-            names, keys = list(items_of(self.request, self.blocks)), [self.key(sample) for sample in batch]
-            rows = self.store.get(self.place, keys, names)
+            names, keys = self.names, [self.key(sample) for sample in batch]
+            rows = self._rows(keys)
             found = [row for row in rows if row is not None]
             if len(found) == len(rows):
                 self._charge(self.place, keys, names, self.parts)
