@@ -79,11 +79,13 @@ def evaluation_size(config: DictConfig) -> int:
 
 def precision(config: DictConfig) -> str:
     """The number format of the encoder, never ``auto``."""
+    wanted = str(config.encoder.precision)
+    if wanted != "auto":
+        return wanted  # known without torch
     from zsad_bench.encoder.plan import choose_device
     from zsad_bench.encoder.precision import resolve_precision
 
-    wanted = str(config.encoder.precision)
-    return resolve_precision(wanted, choose_device(config.encoder.device)) if wanted == "auto" else wanted
+    return resolve_precision(wanted, choose_device(config.encoder.device))
 
 
 def _method(config: DictConfig) -> dict[str, object]:
