@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.cli.test_main import ENCODER
+from tests.helpers.tables import unpadded
 from zsad_bench.cli.main import main
 from zsad_bench.config.sweeps import expand_seeds
 from zsad_bench.core.errors import UserError
@@ -31,7 +32,7 @@ def test_seeds_become_one_row_with_mean_and_spread(
     assert (board["seed"], board["n_seeds"]) == ("0..2", 3)
     assert board["image_auroc"] == pytest.approx(values.mean())
     assert board["image_auroc_seed_std"] == pytest.approx(values.std(ddof=1))
-    text = (run / "leaderboard.md").read_text(encoding="utf-8")
+    text = unpadded(run / "leaderboard.md")
     assert "image auroc std over seeds" in text
     assert f"| {100 * values.std(ddof=1):.1f} |" in text
     table = by_seed(group_series(read_runs([run]).jobs)).query("metric == 'image_auroc'")
