@@ -13,9 +13,10 @@ import pytest
 
 from tests.helpers.tables import unpadded
 from zsad_bench.core.errors import UserError
+from zsad_bench.core.files import write_atomic
 from zsad_bench.leaderboard.paper_figures import published
 from zsad_bench.leaderboard.tables import collect, write_tables
-from zsad_bench.results.files import JobFolder, write_atomic
+from zsad_bench.results.files import JobFolder
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
 from zsad_bench.statistics.histograms import summarise
 

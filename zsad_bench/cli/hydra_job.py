@@ -54,7 +54,7 @@ def run(config: DictConfig) -> None:
         from zsad_bench.trackers import Tracker
 
         limit_threads(config.threads)
-        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
+        tracker = build(config.tracker, Tracker, "tracker")
         wanted = read_union(command.request_file, config)
         done = run_job(config, folder, show_progress=not launched, wanted=wanted)
         command.forget_old_failure(overrides)

@@ -66,8 +66,8 @@ def run_job(
     Raises:
         UserError: a mistake in data, config or environment. Finished categories are kept.
     """
-    dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
-    method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+    dataset = build(config.dataset, Dataset, "dataset")
+    method = build(config.method, Method, "method")
     folder = JobFolder(run_folder, describe(config, method, dataset))
     if config.overwrite == "never":
         folder.require_started()
