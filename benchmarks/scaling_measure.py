@@ -234,8 +234,8 @@ def close_seconds(count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         root = photo_dataset(Path(folder) / "photos", count)
         config = compose_config([*ENCODER, "dataset=mvtec", f"dataset.root={root}", "name=close"])
-        dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
-        method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+        dataset = build(config.dataset, Dataset, "dataset")
+        method = build(config.method, Method, "method")
         job = JobFolder(Path(folder) / "results", describe(config, method, dataset))
         samples, maps, geometry = dataset.samples("plate"), smooth_maps(count, 240), Geometry(240)
         ids = [sample.image_id for sample in samples]
@@ -280,7 +280,7 @@ def measure_method(name: str) -> MethodCost:
     cost, quantities, seconds = None, [], []
     for size, count in product(IMAGE_SIZES, batch_sizes):
         spec = encoder_spec(MODEL, None, size)
-        method = build(compose_config([f"method={name}"]).method, Method, "method")  # type: ignore[type-abstract]
+        method = build(compose_config([f"method={name}"]).method, Method, "method")
         method.attach(spec)
         request = method.request()
         ensemble = load_ensemble(method.prompts) if method.prompts else None

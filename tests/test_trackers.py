@@ -44,10 +44,10 @@ def test_what_a_tracker_is_told(job: JobFolder) -> None:
 def test_every_choice_is_built_or_says_what_to_install(name: str, kind: type[Tracker]) -> None:
     config = compose_config([f"tracker={name}", "name=x"]).tracker
     if not kind.needs or find_spec(kind.needs):
-        assert isinstance(build(config, Tracker, "tracker"), kind)  # type: ignore[type-abstract]
+        assert isinstance(build(config, Tracker, "tracker"), kind)
     else:
         with pytest.raises(UserError, match=rf"pip install 'zsad-bench\[{name}\]'"):
-            build(config, Tracker, "tracker")  # type: ignore[type-abstract]
+            build(config, Tracker, "tracker")
 
 
 def test_off_by_default_and_no_part_of_a_result(job: JobFolder) -> None:

@@ -94,7 +94,7 @@ def load_method(name: str, encoder: ClipEncoder, **overrides: Value) -> BoundMet
         UserError: unknown method or key (naming the nearest valid one), or a value of the wrong type or range.
     """
     config = compose_config([f"method={name}", *_as_overrides("method", overrides)])
-    return BoundMethod(build(config.method, Method, "method"), encoder)  # type: ignore[type-abstract]
+    return BoundMethod(build(config.method, Method, "method"), encoder)
 
 
 def load_dataset(name: str, **overrides: Value) -> Dataset:
@@ -104,7 +104,7 @@ def load_dataset(name: str, **overrides: Value) -> Dataset:
         UserError: unknown dataset or key, or a value of the wrong type.
     """
     config = compose_config([f"dataset={name}", *_as_overrides("dataset", overrides)])
-    return build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
+    return build(config.dataset, Dataset, "dataset")
 
 
 def evaluate(

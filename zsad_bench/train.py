@@ -61,10 +61,10 @@ def run(overrides: Sequence[str]) -> Path:
     if not any(text.startswith("method=") for text in composed):
         composed.append("method=clip_ad_plus")
     config = compose_config(composed)
-    method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+    method = build(config.method, Method, "method")
     if not isinstance(method, TrainableMethod):
         raise UserError(f"method={method.name}: has nothing to train; use method=clip_ad_plus")
-    dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
+    dataset = build(config.dataset, Dataset, "dataset")
     encoder = configured_encoder(config).load()
     if encoder.weights.path is None:
         console.warn("encoder.pretrained=null: the encoder's weights are random, so the training means nothing")

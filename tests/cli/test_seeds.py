@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.helpers.tables import unpadded
 from tests.helpers.tiny_model import TINY_ENCODER
 from zsad_bench.cli.main import main
 from zsad_bench.leaderboard.questions import by_seed
@@ -29,7 +30,7 @@ def test_seeds_become_one_row_with_mean_and_spread(
     assert (board["seed"], board["n_seeds"]) == ("0..2", 3)
     assert board["image_auroc"] == pytest.approx(values.mean())
     assert board["image_auroc_seed_std"] == pytest.approx(values.std(ddof=1))
-    text = (run / "leaderboard.md").read_text(encoding="utf-8")
+    text = unpadded(run / "leaderboard.md")
     assert "image auroc std over seeds" in text
     assert f"| {100 * values.std(ddof=1):.1f} |" in text
     table = by_seed(group_series(read_runs([run]).jobs)).query("metric == 'image_auroc'")

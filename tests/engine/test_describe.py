@@ -40,8 +40,8 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def info_of(root: Path, *overrides: str) -> JobInfo:
     config = compose_config(["dataset=mvtec", f"dataset.root='{root}'", *overrides])
-    method = build(config.method, Method, "method")  # type: ignore[type-abstract]
-    return describe(config, method, build(config.dataset, Dataset, "dataset"))  # type: ignore[type-abstract]
+    method = build(config.method, Method, "method")
+    return describe(config, method, build(config.dataset, Dataset, "dataset"))
 
 
 def test_the_default_row_is_the_papers_with_its_published_figure(mvtec: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_changes_the_measured_pixels_is_protocol(mvtec: Path, changes: list
 def test_choices_of_an_experiment_do_not_modify_a_variant(mvtec: Path, tmp_path: Path) -> None:
     assert info_of(mvtec, "method=winclip_fewshot", "method.k_shot=4").variant == "paper"
     config = compose_config(["method=clip_ad_plus", "method.checkpoint=layers.safetensors", "dataset=mvtec"])
-    method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+    method = build(config.method, Method, "method")
     assert "checkpoint" in method.FILES
 
 
@@ -126,8 +126,8 @@ def test_no_preset_is_modified(preset: str, mvtec: Path) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_no_published_set_up_is_modified(experiment: str, mvtec: Path) -> None:
     config = compose_config([f"+experiment={experiment}", f"dataset.root='{mvtec}'", "dataset=mvtec"])
-    method = build(config.method, Method, "method")  # type: ignore[type-abstract]
-    info = describe(config, method, build(config.dataset, Dataset, "dataset"))  # type: ignore[type-abstract]
+    method = build(config.method, Method, "method")
+    info = describe(config, method, build(config.dataset, Dataset, "dataset"))
     assert info.fidelity == PARITY
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.helpers.result_files import TIMED, category, info, saved
+from tests.helpers.tables import unpadded
 from zsad_bench.core.errors import UserError
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.series import group_series
@@ -80,7 +82,7 @@ def test_incomplete_rows_are_blank_and_say_how_far_they_are(tmp_path: Path) -> N
     board = board_of(tmp_path).set_index("method")
     assert board["categories"].to_dict() == {"whole": "2/2", "none": "0/2", "part": "1/2"}
     assert board.loc[["part", "none"], ["rank", "image_auroc", "image_auroc_low"]].isna().all(axis=None)
-    lines = leaderboard_markdown(board_of(tmp_path), BoardOptions()).splitlines()
+    lines = unpadded(leaderboard_markdown(board_of(tmp_path), BoardOptions())).splitlines()
     (line,) = (line for line in lines if line.startswith("| - | part"))
     assert "| 1/2 | - | - |" in line
 
@@ -139,7 +141,7 @@ def test_speed_and_memory_have_a_file_of_their_own(tmp_path: Path) -> None:
     (row,) = pd.read_csv(tmp_path / "first" / "leaderboard_speed.csv").to_dict("records")
     assert row["images_per_second"] == pytest.approx(4 / 8)
     assert row["peak_memory_mb"] == 300
-    assert "| 0.5 | 4.0 | 300 |" in (tmp_path / "first" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "| 0.5 | 4.0 | 300 |" in unpadded(tmp_path / "first" / "leaderboard.md")
     assert " & 0.5 & 4.0 & 300 " in (tmp_path / "first" / "leaderboard.tex").read_text(encoding="utf-8")
 
 
@@ -155,7 +157,7 @@ def test_a_row_is_charged_its_own_encoding_or_unknown(tmp_path: Path) -> None:
     assert speed["method_images_per_second"].to_dict() == dict.fromkeys("abcd", 2.0)
     assert math.isnan(speed.loc["d", "peak_memory_mb"])  # the life-time peak of a process
     assert speed["encoded_on"].to_dict() == {"a": "", "b": "GPU", "c": "", "d": ""}
-    lines = (tmp_path / "leaderboard.md").read_text(encoding="utf-8").splitlines()
+    lines = unpadded(tmp_path / "leaderboard.md").splitlines()
     of = {line.split(" | ")[1]: line for line in lines if line.startswith("| 1 |")}
     assert "| unknown | 2.0 |" in of["c"]
     assert "| unknown | 2.0 |" in of["d"]
@@ -184,7 +186,17 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     whole(tmp_path, replace(info("a_b|<i>", digest="a" * 12), variant="50%&#$x"), 0.5)
     board = board_of(tmp_path)
     assert "a\\_b&#124;&#60;i&#62;" in leaderboard_markdown(board, BoardOptions())
+    assert r"a\_b|<i>" in leaderboard_latex(board, BoardOptions())
     assert r"50\%\&\#\$x" in leaderboard_latex(board, BoardOptions())
+
+
+def test_keys_that_end_alike_are_told_apart(tmp_path: Path) -> None:
+    whole(tmp_path, info(), 0.5)
+    for text in (leaderboard_markdown, leaderboard_latex):
+        alone = board_of(tmp_path).assign(**{"method.side": "3"})
+        assert " side " in text(alone, BoardOptions())
+        both = alone.assign(**{"dataset.side": "5"})
+        assert {" method.side ", " dataset.side "} <= set(re.findall(r" \S+\.side ", text(both, BoardOptions())))
 
 
 def test_nothing_finished_is_said(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_every_question_has_a_table_and_most_a_figure(report: Path) -> None:
     assert (report.parent / "leaderboard.tex").exists()
 
 
+def test_no_picture_is_drawn_twice(report: Path) -> None:
+    """The interactive chart stands for the batch-size figures, which are files only."""
+    addresses = Page(report.read_text(encoding="utf-8")).addresses
+    assert "#curves" in addresses
+    plots = [path.stem for path in (report.parent / "plots").glob("*.png")]
+    curves = [name for name in plots if name.startswith("batch_size_")]
+    assert len(curves) == 2
+    assert sum(address.startswith("data:image/png") for address in addresses) == len(plots) - len(curves)
+
+
 def test_text_from_data_is_escaped(tmp_path: Path) -> None:
     run = tmp_path / HOSTILE.replace("/", "")
     for number in range(2):

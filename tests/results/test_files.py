@@ -12,8 +12,9 @@ import pytest
 
 from tests.helpers.result_files import category, info, saved
 from zsad_bench.core.errors import UserError
+from zsad_bench.core.files import write_atomic
 from zsad_bench.leaderboard.tables import collect
-from zsad_bench.results.files import JobFolder, write_atomic
+from zsad_bench.results.files import JobFolder
 from zsad_bench.results.rows import JobInfo
 from zsad_bench.statistics.bootstrap import Replicates
 from zsad_bench.statistics.histograms import summarise

@@ -61,7 +61,7 @@ def run_one(
         return
     start = time.perf_counter()
     try:
-        tracker = build(config.tracker, Tracker, "tracker")  # type: ignore[type-abstract]
+        tracker = build(config.tracker, Tracker, "tracker")
         done = run_job(config, command.folder, show_progress=not launched, wanted=wanted)
         command.forget_old_failure(overrides)
         tracker.log(done)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -14,7 +15,7 @@ from zsad_bench.core.errors import UserError
 Plugin = TypeVar("Plugin")
 
 
-def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
+def build(config: DictConfig, base: Callable[..., Plugin], key: str) -> Plugin:
     """Instantiate the class that ``config._target_`` names with the other keys as arguments.
 
     A method does not get the keys of its card (:data:`zsad_bench.config.schema.METHOD_CARD`): they describe it to
@@ -22,7 +23,8 @@ def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
 
     Args:
         config: the plugin's part of the config.
-        base: the class it must be derived from.
+        base: the class it must be derived from. Typed by what a call of it makes, because type checkers refuse an
+            abstract class as ``type[Plugin]``.
         key: ``method`` or ``dataset``, for messages.
 
     Raises:
@@ -37,8 +39,9 @@ def build(config: DictConfig, base: type[Plugin], key: str) -> Plugin:
         if isinstance(cause, UserError):
             raise cause from None
         raise UserError(f"{key}._target_={target}: {type(cause).__name__}: {str(cause).splitlines()[0]}") from None
-    if not isinstance(plugin, base):
-        raise UserError(f"{key}._target_={target}: must be derived from {base.__module__}.{base.__name__}")
+    kind = cast(type[Plugin], base)
+    if not isinstance(plugin, kind):
+        raise UserError(f"{key}._target_={target}: must be derived from {kind.__module__}.{kind.__name__}")
     return plugin
 
 

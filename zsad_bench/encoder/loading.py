@@ -130,7 +130,7 @@ def load_encoder(
         image_size: side of the square input in pixels, a multiple of the patch size; None is the model's own. Position
             embeddings are interpolated, in float32 whatever the type of the weights and the precision are.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. ``auto`` takes what is fastest here,
+        precision: ``fp32``, ``bf16`` or ``fp16``; the weights themselves are cast. ``auto``: what suits the device,
             see :mod:`zsad_bench.encoder.precision`. Features come out as float32.
         resize: ``squash`` or ``shortest``, see :class:`~zsad_bench.data.geometry.Geometry`.
         chunk_size: images that go through the tower at once; throughput and memory only. ``auto`` or None fits it to

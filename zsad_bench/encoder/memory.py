@@ -22,6 +22,7 @@ BYTES_PER_CHANNEL = 64
 MEMORY_SHARE = 4
 LARGEST = 256
 
+# timm's check_batch_size_retry tells nothing from want of memory but two kinds of errors, so a bug would be named so.
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "cannot allocate memory")
 
 

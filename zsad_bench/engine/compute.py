@@ -72,7 +72,7 @@ def compute_categories(
         UserError: a mistake in data, config or environment. Finished categories are kept.
     """
     limit_threads(config.threads)
-    method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+    method = build(config.method, Method, "method")
     source = configured_source(config, dataset)
     if source.encoder.weights.path is None:
         console.warn(

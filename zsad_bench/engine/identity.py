@@ -82,7 +82,7 @@ def precision(config: DictConfig) -> str:
     """The number format of the encoder, never ``auto``."""
     wanted = str(config.encoder.precision)
     if wanted != "auto":
-        return wanted
+        return wanted  # known without torch
     from zsad_bench.encoder.plan import choose_device
     from zsad_bench.encoder.precision import resolve_precision
 

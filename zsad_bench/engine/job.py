@@ -41,7 +41,7 @@ def run_job(
     Raises:
         UserError: a mistake in data, config or environment. Finished categories are kept.
     """
-    dataset = build(config.dataset, Dataset, "dataset")  # type: ignore[type-abstract]
+    dataset = build(config.dataset, Dataset, "dataset")
     folder = JobFolder(run_folder, _info(config, dataset, run_folder))
     if config.overwrite == "never":
         folder.require_started()
@@ -69,7 +69,7 @@ def _info(config: DictConfig, dataset: Dataset, run_folder: Path) -> JobInfo:
 def _method(config: DictConfig) -> Method:
     from zsad_bench.contract import Method
 
-    return build(config.method, Method, "method")  # type: ignore[type-abstract]
+    return build(config.method, Method, "method")
 
 
 def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:

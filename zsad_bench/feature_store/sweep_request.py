@@ -40,7 +40,7 @@ def union_of(configs: Iterable[DictConfig]) -> dict[str, FeatureRequest]:
     for config in configs:
         try:
             spec = encoder_spec(config.encoder.model, config.encoder.pretrained, config.encoder.image_size)
-            method = build(config.method, Method, "method")  # type: ignore[type-abstract]
+            method = build(config.method, Method, "method")
             method.attach(spec, config.seed)
             request = method.request().resolve(spec.n_blocks)
         except (UserError, ValueError):

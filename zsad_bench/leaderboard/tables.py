@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from zsad_bench.core.files import write_atomic
 from zsad_bench.core.names import batch_size_order
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.merged_rows import shown_rows
 from zsad_bench.leaderboard.series import group_series
 from zsad_bench.leaderboard.speed import build_speed
 from zsad_bench.leaderboard.text import leaderboard_latex, leaderboard_markdown
-from zsad_bench.results.files import write_atomic
 from zsad_bench.results.rows import COUNT_COLUMNS, JOB_COLUMNS, ImageResult, mean_metrics
 from zsad_bench.results.runs import Job, read_runs
 from zsad_bench.results.varied_keys import varied_keys, varied_values

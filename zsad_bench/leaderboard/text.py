@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import pandas as pd
 
@@ -12,12 +12,11 @@ from zsad_bench.metrics.names import percent, shown_metrics
 from zsad_bench.results.varied_keys import key_columns, short_key
 
 LABELS = ("rank", "method", "variant", "fidelity", "encoder", "precision", "batch_size", "seed", "categories")
+TEXTS = LABELS[1:6]
 EMPTY = "No finished job.\n"
-_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
+# Signs around a value, as text and as one of pandas' LaTeX styles: a command and how it wraps.
+_MARKDOWN = {"best": "**{}**", "second": "<ins>{}</ins>", "": "{}"}
+_LATEX = {"best": "textbf:--rwrap", "second": "underline:--rwrap", "": ""}
 
 
 def marks(group: pd.DataFrame, metric: str) -> list[str]:
@@ -48,10 +47,13 @@ def leaderboard_markdown(board: pd.DataFrame, options: BoardOptions) -> str:
         return EMPTY
     parts = []
     for title, part in groups(board, options):
-        head, rows = _cells(part, options.metric, _markdown_mark, _markdown_text)
-        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        parts.append("\n".join([f"### {_markdown_text(title)}", "", *lines]))
+        table, marked = _printed(part, options.metric)
+        table = table.map(_markdown_text).rename(columns=_markdown_text)
+        for head, kinds in marked.items():
+            table[head] = [_MARKDOWN[kind].format(value) for kind, value in zip(kinds, table[head], strict=True)]
+        aligned = ["left" if name in TEXTS else "right" for name in table]
+        text = table.to_markdown(index=False, disable_numparse=True, colalign=aligned)
+        parts.append(f"### {_markdown_text(title)}\n\n{text}")
     return "\n\n".join([*parts, _explanation(options)]) + "\n"
 
 
@@ -61,23 +63,15 @@ def leaderboard_latex(board: pd.DataFrame, options: BoardOptions) -> str:
         return f"% {EMPTY}"
     parts = []
     for title, part in groups(board, options):
-        head, rows = _cells(part, options.metric, _latex_mark, _latex_text)
-        columns = "".join("l" if name in LABELS[1:6] else "r" for name in _columns(part))
-        parts.append(
-            "\n".join(
-                [
-                    f"% {title}",
-                    f"\\begin{{tabular}}{{{columns}}}",
-                    r"\toprule",
-                    " & ".join(head) + r" \\",
-                    r"\midrule",
-                    *(" & ".join(row) + r" \\" for row in rows),
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                ]
-            )
-        )
-    return "\n\n".join([r"% \usepackage{booktabs}", *parts, f"% {_explanation(options)}"]) + "\n"
+        table, marked = _printed(part, options.metric)
+        styles = pd.DataFrame("", table.index, table.columns)
+        for head, kinds in marked.items():
+            styles[head] = [_LATEX[kind] for kind in kinds]
+        style = table.style.apply(lambda _, styles=styles: styles, axis=None).hide(axis="index")
+        style = style.format(escape="latex").format_index(escape="latex", axis="columns")
+        aligned = "".join("l" if name in TEXTS else "r" for name in table)
+        parts.append(f"% {title}\n{style.to_latex(column_format=aligned, hrules=True)}")
+    return "\n".join([r"% \usepackage{booktabs}", *parts, f"% {_explanation(options)}"]) + "\n"
 
 
 def _columns(part: pd.DataFrame) -> list[str]:
@@ -92,13 +86,10 @@ def _any_published(part: pd.DataFrame) -> bool:
     return bool(part.filter(regex="^published_(image|pixel)").notna().any(axis=None))
 
 
-def _cells(
-    part: pd.DataFrame, metric: str, mark: Callable[[str, str], str], text: Callable[[str], str]
-) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of a group, as text of the target format."""
+def _printed(part: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """A group as people read it, not escaped yet, and the marks of its metrics' columns."""
     columns, metrics = _columns(part), shown_metrics(part)
-    marked = {name: marks(part, name) for name in metrics}
-    heads = {
+    names = {
         "interval": f"{metric} 95 % interval",
         "seed_std": f"{metric} std over seeds",
         "images_per_second": "images / s",
@@ -110,18 +101,22 @@ def _cells(
         "difference": "difference",
     }
     rows = []
-    for position, row in enumerate(part.to_dict("records")):
+    for row in part.to_dict("records"):
         values = {name: percent(row[name]) for name in metrics}
-        values = {name: mark(value, marked[name][position]) for name, value in values.items()}
-        values |= {name: text("-" if pd.isna(row[name]) else str(row[name])) for name in (*LABELS, *key_columns(part))}
+        values |= {name: "-" if pd.isna(row[name]) else str(row[name]) for name in (*LABELS, *key_columns(part))}
         values["interval"] = interval_text(*(row.get(f"{metric}_{end}", float("nan")) for end in ("low", "high")))
         values["seed_std"] = percent(row.get(f"{metric}_seed_std", float("nan")))
         values |= _speeds(row)
-        values["encoded_on"] = text(str(row.get("encoded_on") or "-"))
+        values["encoded_on"] = str(row.get("encoded_on") or "-")
         values["paper"] = percent(row.get(f"published_{metric}", float("nan")))
         values["difference"] = signed_points(row.get(f"difference_{metric}", float("nan")))
         rows.append([values[name] for name in columns])
-    return [text(heads.get(name, short_key(name)).replace("_", " ")) for name in columns], rows
+    shorts = [short_key(name) for name in columns]
+    # Two keys may end alike, and columns of a table need names of their own.
+    unique = [short if shorts.count(short) == 1 else name for short, name in zip(shorts, columns, strict=True)]
+    heads = [names.get(name, own).replace("_", " ") for name, own in zip(columns, unique, strict=True)]
+    marked = {heads[columns.index(name)]: marks(part, name) for name in metrics}
+    return pd.DataFrame(rows, columns=heads), marked
 
 
 def _speeds(row: Mapping[Hashable, object]) -> dict[str, str]:
@@ -149,22 +144,10 @@ def _number(value: float, digits: int) -> str:
     return "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 
-def _markdown_mark(value: str, kind: str) -> str:
-    return {"best": f"**{value}**", "second": f"<ins>{value}</ins>"}.get(kind, value)
-
-
-def _latex_mark(value: str, kind: str) -> str:
-    return {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(kind, value)
-
-
 def _markdown_text(text: str) -> str:
     for letter in "|<>*`":
         text = text.replace(letter, f"&#{ord(letter)};")
     return text.replace("_", "\\_")
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def _explanation(options: BoardOptions) -> str:

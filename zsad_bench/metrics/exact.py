@@ -154,7 +154,7 @@ def _sort_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
 
 def _binary(truth: np.ndarray, name: str) -> np.ndarray:
     """Bool array of an array that holds only 0 and 1. Raises ValueError naming `name` otherwise."""
-    positive = truth == 1
+    positive: np.ndarray = truth == 1
     if not np.array_equal(positive, truth != 0):
         raise ValueError(f"{name} must hold only 0 (normal) and 1 (anomalous)")
     return positive

@@ -1,4 +1,7 @@
-"""Interactive charts of the report, as plotly figures in JSON: batch-size curves and the category explorer."""
+"""Interactive charts of the report, as plotly figures in JSON: batch-size curves and the category explorer.
+
+These two are plotly's on the page; every other picture there, and every file in ``plots/``, is matplotlib's.
+"""
 
 from __future__ import annotations
 

@@ -38,6 +38,8 @@ class Question:
         figures: file name without ending -> what makes the figure.
         table: what the figures show; empty if there is nothing.
         absent: why there is no answer, else empty.
+        chart: id of the page's section whose interactive chart shows the same as the figures, else empty. Figures are
+            drawn by matplotlib and always written to ``plots/``; the page shows them only where it has no such chart.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Question:
     figures: dict[str, Callable[[], Figure]]
     table: pd.DataFrame
     absent: str = ""
+    chart: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def _batch_sizes(section: Section, series: list[Series], metric: str) -> Questio
         {f"{name}_{which}": partial(plots.batch_size_figure, table, which, section.units) for which in shown},
         table,
         "" if shown else "no method has finished every category",
+        chart="curves" if shown else "",
     )
 
 

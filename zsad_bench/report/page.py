@@ -67,6 +67,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
     Args:
         pictures: PNG file by figure name.
     """
+    shown = [name for question in content.questions if not question.chart for name in question.figures]
     environment = Environment(
         loader=PackageLoader("zsad_bench.report", "assets"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -94,7 +95,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
         questions=content.questions,
         tables={question.name: _table(question.table.head(ROWS)) for question in content.questions},
         rows_shown=ROWS,
-        pictures={name: _png(path) for name, path in pictures.items()},
+        pictures={name: _png(pictures[name]) for name in shown},
         sheets=[(sheet, _small(sheet.path)) for sheet in content.sheets],
         jobs=[_provenance(job) for job in content.runs.jobs if content.options.keeps(job.info)],
         commands=_commands(content),

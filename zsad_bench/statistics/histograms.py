@@ -49,7 +49,8 @@ class PixelSummary:
     @property
     def areas(self) -> NDArray[np.int64]:
         """(R,) pixels of each region."""
-        return self.regions.sum(axis=1, dtype=np.int64)
+        areas: NDArray[np.int64] = self.regions.sum(axis=1, dtype=np.int64)
+        return areas
 
     @property
     def single(self) -> NDArray[np.bool_]:
@@ -191,7 +192,7 @@ def _near_best_f1(
     true = n_positive * (1 - np.arange(positives.size) / positives.size)
     above = negatives.size - np.searchsorted(negatives, positives)
     f1 = 2 * true / (true + above * n_negative / max(negatives.size, 1) + n_positive)
-    near = positives[f1 >= _NEAR_BEST * f1.max()]
+    near: NDArray[np.floating] = positives[f1 >= _NEAR_BEST * f1.max()]
     return near[np.round(np.linspace(0, near.size - 1, EDGES)).astype(np.int64)]
 
 

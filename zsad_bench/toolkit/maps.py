@@ -117,7 +117,8 @@ def quantiles(maps: Sequence[NDArray[np.float32]], shares: Sequence[float]) -> t
 def _ordered(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
     """Integers that are ordered as the float32 numbers are: the sign bit flipped, and all bits of negative numbers."""
     bits = np.ascontiguousarray(scores, np.float32).view(np.uint32)
-    return bits ^ (np.negative(bits >> 31) | np.uint32(1 << 31))
+    flipped: NDArray[np.uint32] = np.negative(bits >> 31) | np.uint32(1 << 31)
+    return bits ^ flipped
 
 
 def _from_ordered(key: int) -> float:

@@ -71,7 +71,7 @@ def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) 
         _similarity(rows, patches, bias).unflatten(1, references.shape[:2]).amax(dim=-1)
         for rows in flat.split(max(1, blocks_for(flat.device).similarities // patches.shape[1]))
     ]
-    return distance_of(torch.cat(nearest_similarity)).unflatten(0, queries.shape[:-1])
+    return distance_of(torch.cat(nearest_similarity)).reshape(*queries.shape[:-1], len(references))
 
 
 def nearest_mutual(features: Tensor, penalty: Tensor | None = None) -> Tensor:

@@ -70,7 +70,7 @@ def _dataset(words: Sequence[str]) -> Dataset:
     if len(plain) == 2:
         escaped = plain[1].replace("\\", "\\\\").replace("'", "\\'")
         overrides.append(f"dataset.root='{escaped}'")
-    return build(compose_config(overrides).dataset, Dataset, "dataset")  # type: ignore[type-abstract]
+    return build(compose_config(overrides).dataset, Dataset, "dataset")
 
 
 def _parser(*options: str) -> _Parser:

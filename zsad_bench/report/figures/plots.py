@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
+from zsad_bench.core.files import atomic_path, write_atomic
 from zsad_bench.core.names import batch_size_order
 from zsad_bench.leaderboard.series import section_title
 from zsad_bench.metrics.names import METRIC_NAMES
-from zsad_bench.results.files import atomic_path, write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#000000")
 MARKERS = "osD^vP*X"
