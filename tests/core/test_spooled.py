@@ -15,7 +15,7 @@ from zsad_bench.core import spooled
 from zsad_bench.core.npz import save_arrays
 from zsad_bench.core.spooled import Masks, Stack
 from zsad_bench.engine.measure import evaluate_pixels
-from zsad_bench.metrics import sorted_scores
+from zsad_bench.metrics import pixel_metrics, sorted_scores
 from zsad_bench.statistics import bootstrap
 from zsad_bench.statistics.bootstrap import pixel_curves, resample_weights
 from zsad_bench.statistics.histograms import summarise
@@ -100,13 +100,14 @@ def test_metrics_and_summaries_are_the_same_from_disk(maps, on_disk, monkeypatch
     truth = truth_of(maps)
     masks = [None if index == 4 else mask for index, mask in enumerate(truth)]
     samples = [Sample(str(i), tmp_path, "c", int(mask.any()), "x", None) for i, mask in enumerate(truth)]
-    ids = [sample.image_id for sample in samples]
     stack = Stack.of(maps, np.float32, tmp_path)
-    from_disk = evaluate_pixels(samples, masks, stack, True, tmp_path), summarise(ids, masks, stack, tmp_path)
+    from_disk = evaluate_pixels(samples, masks, stack, True, tmp_path)
     monkeypatch.undo()
-    in_memory = evaluate_pixels(samples, masks, maps, True), summarise(ids, masks, maps)
-    np.testing.assert_equal(from_disk[0], in_memory[0])
-    for one, other in zip(vars(from_disk[1]).values(), vars(in_memory[1]).values(), strict=True):
+    in_memory = evaluate_pixels(samples, masks, maps, True)
+    known = [mask for mask in masks if mask is not None]
+    assert in_memory.metrics == pixel_metrics(known, np.delete(maps, 4, axis=0), True)
+    np.testing.assert_equal((from_disk.metrics, from_disk.notes), (in_memory.metrics, in_memory.notes))
+    for one, other in zip(vars(from_disk.summary).values(), vars(in_memory.summary).values(), strict=True):
         assert np.array_equal(one, other)
 
 

@@ -20,7 +20,6 @@ from zsad_bench.engine.measure import evaluate_images, evaluate_pixels, read_mas
 from zsad_bench.engine.pictures import write_maps, write_worst
 from zsad_bench.results.files import JobFolder
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
-from zsad_bench.statistics.histograms import summarise
 from zsad_bench.statistics.kept import kept_arrays
 
 SIZE = 48
@@ -103,7 +102,7 @@ def _make_job(folder: Path, dataset: Dataset, method: Pretend, batch_size: int, 
         maps = _maps(method, batch_size, seed, samples, masks, [share[position[s.image_id]] for s in samples])
         scores = maps.reshape(len(maps), -1).max(axis=1)
         image, notes = evaluate_images(samples, scores)
-        pixel, _ = evaluate_pixels(samples, masks, maps, sweep200=False)
+        pixels = evaluate_pixels(samples, masks, maps, sweep200=False)
         images = tuple(
             ImageResult(sample.image_id, sample.label, sample.defect_type, float(score), position[sample.image_id])
             for sample, score in zip(samples, scores, strict=True)
@@ -117,7 +116,7 @@ def _make_job(folder: Path, dataset: Dataset, method: Pretend, batch_size: int, 
             len(samples),
             anomalous,
             0,
-            {**image, **pixel},
+            {**image, **pixels.metrics},
             "; ".join(notes),
             fingerprint(samples),
             images,
@@ -127,8 +126,7 @@ def _make_job(folder: Path, dataset: Dataset, method: Pretend, batch_size: int, 
             write_maps(job.path / "maps", category, dataset, samples, maps, "sheet", geometry)
             by_id = {image.image_id: image.score for image in images}
             write_worst(job.path / "maps", category, dataset, samples, maps, by_id, geometry)
-        summary = summarise([sample.image_id for sample in samples], masks, maps)
-        job.save(result, kept_arrays(category, result.units, summary))
+        job.save(result, kept_arrays(category, result.units, pixels.summary))
 
 
 def _maps(

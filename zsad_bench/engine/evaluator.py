@@ -31,7 +31,7 @@ from zsad_bench.engine.measure import evaluate_images, evaluate_pixels, read_mas
 from zsad_bench.engine.stopwatch import SCORE, SETUP, Account, Stopwatch
 from zsad_bench.feature_store.source import FeatureSource
 from zsad_bench.results.rows import CategoryResult, ImageResult, own_seconds
-from zsad_bench.statistics.histograms import PixelSummary, summarise
+from zsad_bench.statistics.histograms import PixelSummary
 from zsad_bench.text.cache import TEXT
 from zsad_bench.text.ensembles import PromptEnsemble, load_ensemble
 from zsad_bench.toolkit.maps import resize_maps
@@ -307,9 +307,8 @@ class Evaluator:
         image_values, image_notes = evaluate_images(samples, scores)
         if maps.shape[1:] != (size, size):
             maps = Stack.of((resize_maps(anomaly_map[None], size)[0] for anomaly_map in maps), np.float32, folder)
-        pixel_values, pixel_notes = evaluate_pixels(samples, masks, maps, self.options.sweep200, folder)
-        summary = summarise([sample.image_id for sample in samples], masks, maps, folder)
-        return {**image_values, **pixel_values}, image_notes + pixel_notes, summary
+        pixels = evaluate_pixels(samples, masks, maps, self.options.sweep200, folder)
+        return {**image_values, **pixels.metrics}, image_notes + pixels.notes, pixels.summary
 
 
 def _numbers(batches: Sequence[Batch]) -> list[int]:

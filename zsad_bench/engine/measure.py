@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from zsad_bench.contract import Dataset, Sample
 from zsad_bench.core.spooled import Chosen, Masks
 from zsad_bench.data.geometry import Geometry
 from zsad_bench.engine.looked_at import small_mask
-from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
+from zsad_bench.metrics.areas import SortedAreas
+from zsad_bench.metrics.exact import area_metrics, image_metrics, undefined_reasons
 from zsad_bench.metrics.units import OBJECTS_NOTE, units_of
+from zsad_bench.statistics.histograms import PixelSummary, summarise_areas
 
 Evaluated = tuple[dict[str, float], list[str]]
 
@@ -49,14 +52,23 @@ def read_masks(dataset: Dataset, samples: Sequence[Sample], geometry: Geometry, 
     return masks
 
 
+@dataclass(frozen=True)
+class MeasuredPixels:
+    """Pixel metrics of a category, what must be said of them, and its histograms (None without an anomalous pixel)."""
+
+    metrics: dict[str, float]
+    notes: list[str]
+    summary: PixelSummary | None
+
+
 def evaluate_pixels(
     samples: Sequence[Sample],
     masks: Sequence[NDArray[np.bool_] | None],
     maps: Sequence[NDArray[np.float32]],
     sweep200: bool,
     folder: Path | None = None,
-) -> Evaluated:
-    """Pixel-level metrics over all images with known pixels, normal images included.
+) -> MeasuredPixels:
+    """Pixel-level metrics and histograms over all images with known pixels, normal images included.
 
     An anomalous image without a mask file is left out: counting its pixels as normal would punish a right answer.
     Masks and maps are read one by one; ``folder`` is where scores that are too many for memory lie meanwhile.
@@ -69,10 +81,14 @@ def evaluate_pixels(
     names = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro", *(["pixel_aupro_sweep200"] if sweep200 else [])]
     if not any(marked):
         reason = "no anomalous pixel in any mask" if known else "no masks"
-        return dict.fromkeys(names, math.nan), [*notes, f"pixel metrics undefined: {reason}"]
+        undefined = [*notes, f"pixel metrics undefined: {reason}"]
+        return MeasuredPixels(dict.fromkeys(names, math.nan), undefined, None)
     truth = Chosen(masks, known)
-    metrics = pixel_metrics(truth, Chosen(maps, known), sweep200, folder)
+    areas = SortedAreas(truth, Chosen(maps, known), folder)
+    metrics = area_metrics(areas, sweep200, folder)
+    summary = summarise_areas([samples[index].image_id for index in known], areas)
     vanished = sum(label == 1 and any_pixel is False for label, any_pixel in zip(labels, marked, strict=True))
     if vanished:
         notes.append(f"{vanished} anomalous images have an empty mask at the size of evaluation")
-    return metrics, notes + [f"{name} undefined: {why}" for name, why in undefined_reasons(metrics, truth).items()]
+    notes += [f"{name} undefined: {why}" for name, why in undefined_reasons(metrics, truth).items()]
+    return MeasuredPixels(metrics, notes, summary)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from zsad_bench.metrics import regions
+from zsad_bench.metrics.areas import SortedAreas
 from zsad_bench.metrics.regions import FPR_LIMIT, SWEEP_STEPS, area_under_overlap, label_regions
 from zsad_bench.metrics.sorted_scores import Marked, SortedRuns
 
@@ -96,7 +97,27 @@ def pixel_metrics(
     Memory beyond the inputs, whatever their size: at most 2 x 16 MiB of scores being sorted and as much of sorted ones,
     and a few images. For a share p of anomalous pixels the temporary file takes 4 (1 + p) bytes a pixel of float32.
     """
-    ranked = _rank_pixels(_Pairs(masks, maps), folder)
+    return _pixel_metrics(_rank_pixels(_Pairs(masks, maps), folder), sweep200)
+
+
+def area_metrics(areas: SortedAreas, sweep200: bool = False, folder: Path | None = None) -> dict[str, float]:
+    """As :func:`pixel_metrics`, of scores whose regions are labelled already."""
+    positives = SortedRuns(np.result_type(areas.dtype, np.complex64), areas.n_positive, folder)
+    negatives = SortedRuns(areas.dtype, areas.n_negative, folder)
+    sizes = [np.zeros(0, np.int64)]
+    n_regions = 0
+    for image in areas:
+        negatives.add(image.normal)
+        positive = np.empty(image.regions.size, positives.dtype)
+        positive.real = image.regions
+        positive.imag = np.repeat(np.arange(n_regions, n_regions + image.sizes.size), image.sizes)
+        positives.add(positive)
+        sizes.append(image.sizes)
+        n_regions += image.sizes.size
+    return _pixel_metrics(_ranked(positives, negatives, np.concatenate(sizes)), sweep200)
+
+
+def _pixel_metrics(ranked: _Ranked, sweep200: bool) -> dict[str, float]:
     auroc, ap, f1max, aupro = _exact(ranked)
     metrics = {"pixel_auroc": auroc, "pixel_ap": ap, "pixel_f1max": f1max, "pixel_aupro": aupro}
     if sweep200:
@@ -245,9 +266,14 @@ def _rank_pixels(pairs: _Pairs, folder: Path | None) -> _Ranked:
         negatives.add(scores[~mask])
         areas.append(area)
         n_regions += area.size
-    if n_regions > _MOST_REGIONS:
-        raise ValueError(f"{n_regions} regions in the masks; at most {_MOST_REGIONS} can be told apart")
-    ranked = _Ranked(positives.seal(), negatives.seal(), 1.0 / (np.concatenate(areas) * max(n_regions, 1)))
+    return _ranked(positives, negatives, np.concatenate(areas))
+
+
+def _ranked(positives: SortedRuns, negatives: SortedRuns, areas: np.ndarray) -> _Ranked:
+    """Sealed scores with the shares of K regions of these areas (K,)."""
+    if areas.size > _MOST_REGIONS:
+        raise ValueError(f"{areas.size} regions in the masks; at most {_MOST_REGIONS} can be told apart")
+    ranked = _Ranked(positives.seal(), negatives.seal(), 1.0 / (areas * max(areas.size, 1)))
     _require_finite(ranked)
     return ranked
 

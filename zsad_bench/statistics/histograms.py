@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad_bench.core.spooled import Stack
-from zsad_bench.metrics.regions import label_regions
+from zsad_bench.core.spooled import Chosen
+from zsad_bench.metrics.areas import SortedAreas
 
 EDGES = 768
 """Scores at which anomalous pixels, normal pixels, and the pixels around the F1-optimal threshold are cut into bins."""
@@ -111,37 +111,34 @@ def summarise(
         None if no mask has an anomalous pixel: then pixel metrics are undefined.
     """
     known = [index for index, mask in enumerate(masks) if mask is not None]
-    n_positive = sum(int(np.count_nonzero(mask)) for mask in masks if mask is not None)
-    if not n_positive:
+    areas = SortedAreas(Chosen(masks, known), Chosen(maps, known), folder)
+    return summarise_areas([image_ids[index] for index in known], areas)
+
+
+def summarise_areas(image_ids: Sequence[str], areas: SortedAreas) -> PixelSummary | None:
+    """As :func:`summarise`, of scores that are sorted already; all masks are known."""
+    if not areas.n_positive:
         return None
-    n_pixels = sum(maps[index].size for index in known)
-    positives, negatives = _Sample(n_positive), _Sample(n_pixels - n_positive)
-    ordered: Stack[np.floating] = Stack(maps[0].dtype.type, folder)
-    bounds: list[NDArray[np.int64]] = []
-    for index in known:
-        mask, scores = masks[index], maps[index]
-        assert mask is not None
-        areas = [np.sort(scores[~mask])]
-        if mask.any():
-            inside, sizes = label_regions(mask)
-            order = np.lexsort((scores[mask], inside))
-            areas += np.split(scores[mask][order], np.cumsum(sizes)[:-1])
-        for area, sample in zip(areas, [negatives, *[positives] * (len(areas) - 1)], strict=True):
-            sample.add(area)
-        ordered.append(np.concatenate(areas))
-        bounds.append(np.cumsum([area.size for area in areas])[:-1])
+    positives, negatives = _Sample(areas.n_positive), _Sample(areas.n_negative)
+    n_regions = most = 0
+    for image in areas:
+        negatives.add(image.normal)
+        for region in image.each_region():
+            positives.add(region)
+        n_regions += len(image.sizes)
+        most = max(most, len(image.normal) + len(image.regions))
     edges = choose_edges(positives, negatives)
-    kind = np.min_scalar_type(max(map(len, ordered)))
-    normal = np.empty((len(known), len(edges)), kind)
-    regions = np.empty((sum(map(len, bounds)), len(edges)), kind)
-    region_image = np.repeat(np.arange(len(known), dtype=np.int32), [len(bound) for bound in bounds])
+    kind = np.min_scalar_type(most)
+    normal = np.empty((len(areas), len(edges)), kind)
+    regions = np.empty((n_regions, len(edges)), kind)
+    region_image = np.empty(n_regions, np.int32)
     row = 0
-    for position, bound in enumerate(bounds):
-        normal[position], *others = (_count(scores, edges) for scores in np.split(ordered[position], bound))
-        for counts in others:
-            regions[row] = counts
+    for position, image in enumerate(areas):
+        normal[position] = _count(image.normal, edges)
+        for scores in image.each_region():
+            regions[row], region_image[row] = _count(scores, edges), position
             row += 1
-    return PixelSummary(tuple(image_ids[index] for index in known), edges, normal, regions, region_image)
+    return PixelSummary(tuple(image_ids), edges, normal, regions, region_image)
 
 
 class _Sample:
