@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py [--device cuda]
 
-Each command is a process of its own; the shortest of several runs counts. Prints ratios and writes
+Each command is a process of its own; the shortest of several runs counts. Prints ratios, how many configurations Hydra
+composes for a sweep of 18 jobs, and which of torch, open_clip and pandas a finished job imports; writes
 results/benchmarks/startup.csv.
 """
 
@@ -20,6 +21,20 @@ from pathlib import Path
 from side_by_side import Ratio, add_device_option, report, seconds
 
 PYTHON = sys.executable
+SWEEP = ["-m", "method=winclip,anoclip,clip_ad,musc,fiseclip,dual_image", "batch_size=1,4,16"]
+# Runs the command line in this process, then prints how often Hydra composed and which packages were imported.
+COUNTED = """
+import sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from zsad_bench.cli.main import main
+
+compose, count = ConfigLoaderImpl._load_configuration_impl, []
+ConfigLoaderImpl._load_configuration_impl = lambda *given, **keys: count.append(1) or compose(*given, **keys)
+code = main(sys.argv[1:])
+print()
+print(len(count), *(name for name in ("torch", "open_clip", "pandas") if name in sys.modules))
+sys.exit(code)
+"""
 JOB = ["-m", "zsad_bench", "dataset=demo", "dataset.categories=[tile]", "limit=8", "method=musc", "maps=none"]
 
 
@@ -35,6 +50,13 @@ def commands(job: list[str]) -> dict[str, list[str]]:
         "the same job again, from stored features": [*job, "overwrite=always"],
         "a job of 8 images, nothing stored": [*job, "overwrite=always", "features=off"],
     }
+
+
+def counted(arguments: list[str], environment: dict[str, str], folder: Path) -> str:
+    """What ``COUNTED`` prints last."""
+    command = [PYTHON, "-c", COUNTED, *arguments]
+    done = subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()[-1]
 
 
 def main() -> None:
@@ -57,6 +79,10 @@ def main() -> None:
             return run
 
         command(job)()
+        sweep = [*SWEEP, *JOB[2:5], "maps=none", f"encoder.device={options.device}", "name=startup_sweep"]
+        command(["-m", "zsad_bench", *sweep])()
+        print(f"a finished sweep of 18 jobs: {counted(sweep, environment, folder)} compositions by Hydra")
+        print(f"a finished job: compositions, and packages imported: {counted(job[2:], environment, folder)}")
         runs = {name: command(arguments, name == "a misspelt key") for name, arguments in commands(job).items()}
         unit = "import torch, open_clip"
         found = seconds({unit: command(["-c", unit]), **runs}, options.rounds, time.perf_counter)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from zsad_bench import __version__
 from zsad_bench.cli.interrupt import EXIT_CODE, prompt_interrupts
-from zsad_bench.cli.jobs import run_here
 from zsad_bench.cli.launchers import launch, start_hydra, told
 from zsad_bench.config.compose import Composed, compose_jobs, plain
 from zsad_bench.config.run_name import with_name
@@ -95,6 +94,8 @@ def _benchmark(given: list[str]) -> int:
         if launcher or jobs[0].sweeper:
             _hand_over(jobs, rest, command)
         else:
+            from zsad_bench.cli.jobs import run_here  # not before all mistakes in the configuration are found
+
             run_here(jobs, command)
     finally:
         _report(command.folder, flags.multirun, board)

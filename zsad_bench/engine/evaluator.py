@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from zsad_bench.contract import FeatureRequest, Method, Prediction, Sample, TextFeatures
-from zsad_bench.core import console
 from zsad_bench.core.console import Listener
 from zsad_bench.core.errors import UserError
 from zsad_bench.core.laps import charge
 from zsad_bench.core.machine import facts
 from zsad_bench.core.memory import PeakMemory
 from zsad_bench.core.seeds import named_seed
-from zsad_bench.core.spooled import ReadOnDemand, Stack
+from zsad_bench.core.spooled import Stack
 from zsad_bench.data.geometry import Geometry
 from zsad_bench.data.images import UnreadableImage
-from zsad_bench.encoder.base import Encoder
 from zsad_bench.engine.batches import Batch, category_references, compose_batches, shuffled
 from zsad_bench.engine.dataset_names import dataset_label
 from zsad_bench.engine.identity import fingerprint
 from zsad_bench.engine.measure import evaluate_images, evaluate_pixels, read_masks
-from zsad_bench.engine.stopwatch import SCORE, SETUP, Account, Stopwatch
+from zsad_bench.engine.meters import Meters
+from zsad_bench.engine.predictions import Predicted, Predictions
+from zsad_bench.engine.stopwatch import SCORE, SETUP
+from zsad_bench.engine.unknown_words import warn_unknown_states
 from zsad_bench.feature_store.source import FeatureSource
-from zsad_bench.results.rows import CategoryResult, ImageResult, own_seconds
+from zsad_bench.results.rows import CategoryResult, ImageResult
 from zsad_bench.statistics.histograms import PixelSummary
 from zsad_bench.text.cache import TEXT
-from zsad_bench.text.ensembles import PromptEnsemble, load_ensemble
+from zsad_bench.text.ensembles import load_ensemble
 from zsad_bench.toolkit.maps import resize_maps
 
 
@@ -56,67 +55,6 @@ class CategoryOutput:
     samples: list[Sample]
     maps: Stack[np.float32]
     summary: PixelSummary | None = None
-
-
-@dataclass(frozen=True)
-class _Predicted:
-    """Predictions of the batches of a category, without second predictions of images that filled a batch."""
-
-    batches: list[Batch]
-    scores: NDArray[np.float32]
-    maps: Stack[np.float32]
-
-    @property
-    def samples(self) -> list[Sample]:
-        """The images in the order of scores and maps."""
-        return [sample for batch in self.batches for sample in batch.new]
-
-
-class _Predictions(ReadOnDemand[Prediction]):
-    """One prediction a batch, on the CPU; its maps may lie on disk."""
-
-    def __init__(self, predicted: _Predicted) -> None:
-        self._predicted = predicted
-        self._ends = np.cumsum([batch.n_new for batch in predicted.batches]).tolist()
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def read(self, position: int) -> Prediction:
-        """The prediction of one batch."""
-        stop = self._ends[position]
-        batch = slice(stop - self._predicted.batches[position].n_new, stop)
-        maps = np.stack(self._predicted.maps[batch])
-        return Prediction(torch.from_numpy(self._predicted.scores[batch]), torch.from_numpy(maps))
-
-
-class _Meters:
-    """Everything that is measured while a category is worked on, besides its result."""
-
-    def __init__(self, device: torch.device, memory: PeakMemory) -> None:
-        self.memory = memory
-        self.watch = Stopwatch(device, memory)
-        self.text, self.images = Account(), Account()
-
-    def listener(self, outer: Listener) -> Listener:
-        """``outer``, with times and charges coming here."""
-        return replace(outer, time=self.watch.time, charge=self.images.add)
-
-    def timing(self, n_images: int) -> dict[str, float | str]:
-        """Columns of ``timing.csv``; what is not known is left out."""
-        found: dict[str, float | str] = {
-            f"seconds_{stage}": round(value, 4) for stage, value in self.watch.seconds.items()
-        }
-        for name, account in (("text", self.text), ("encode", self.images)):
-            if account.seconds is not None:
-                found[f"charged_{name}"] = round(account.seconds, 4)
-        found["encoded_on"] = ", ".join(sorted(self.text.devices | self.images.devices))
-        if (seconds := own_seconds(found)) > 0:
-            found["images_per_second"] = round(n_images / seconds, 3)
-        found["peak_memory_mb"] = round(self.memory.host_mib, 1)
-        if self.memory.gpu_mib is not None:
-            found["peak_gpu_memory_mb"] = round(self.memory.gpu_mib, 1)
-        return found
 
 
 class Evaluator:
@@ -172,7 +110,7 @@ class Evaluator:
                 image that could be scored.
         """
         with PeakMemory(self.encoder.device) as memory:
-            meters = _Meters(self.encoder.device, memory)
+            meters = Meters(self.encoder.device, memory)
             return self._evaluate(category, samples, advance, listener or Listener(), meters)
 
     def _evaluate(
@@ -181,7 +119,7 @@ class Evaluator:
         samples: Sequence[Sample],
         advance: Callable[[int], None],
         listener: Listener,
-        meters: _Meters,
+        meters: Meters,
     ) -> CategoryOutput:
         references = category_references(self.dataset, category, self.method.k_shot, self.options.seed)
         read = fingerprint(samples, references)
@@ -207,7 +145,7 @@ class Evaluator:
                 prediction = self.method.predict(own)
             scores.append(self._keep(category, prediction, maps, batch.n_new))
             advance(batch.n_new)
-        predicted = _Predicted(batches, np.concatenate(scores), maps)
+        predicted = Predicted(batches, np.concatenate(scores), maps)
         with watch.time(SCORE):
             final_scores, final_maps = self._finish(category, predicted)
         with watch.time("metrics"):
@@ -256,7 +194,7 @@ class Evaluator:
             notes.append(f"batch of {size}: the category has fewer images than batch_size={wanted}")
         return notes
 
-    def _text(self, category: str, meters: _Meters) -> TextFeatures | None:
+    def _text(self, category: str, meters: Meters) -> TextFeatures | None:
         """Text features of a category; whoever encoded them, the method is charged what that took."""
         if self.ensemble is None:
             return None
@@ -273,8 +211,8 @@ class Evaluator:
         meters.text.add(charge([cost] if cost else [], {TEXT}))
         return features
 
-    def _finish(self, category: str, predicted: _Predicted) -> tuple[NDArray[np.float32], Stack[np.float32]]:
-        predictions = _Predictions(predicted)
+    def _finish(self, category: str, predicted: Predicted) -> tuple[NDArray[np.float32], Stack[np.float32]]:
+        predictions = Predictions(predicted)
         final = self.method.finalize(predictions)
         if final is predictions:
             return predicted.scores, predicted.maps
@@ -314,17 +252,3 @@ class Evaluator:
 def _numbers(batches: Sequence[Batch]) -> list[int]:
     """The number of its batch for each image, in the order of scores."""
     return [number for number, batch in enumerate(batches) for _ in batch.new]
-
-
-def warn_unknown_states(encoder: Encoder, ensemble: PromptEnsemble) -> None:
-    """Warn of state phrases of which the encoder knows no word: their embeddings say nothing about the state."""
-    deaf = set()
-    for phrase in (*ensemble.normal, *ensemble.abnormal):
-        words = re.findall(r"[a-z0-9]+", phrase.replace("{}", " ").lower())
-        if words and len(encoder.unknown_words(" ".join(words))) == len(words):
-            deaf.add(" ".join(words))
-    if deaf:
-        console.warn(
-            f"the encoder {encoder.spec.name} was never trained on the state words {', '.join(sorted(deaf))} "
-            f"of the prompts {ensemble.name}; these prompts carry no information for it"
-        )
