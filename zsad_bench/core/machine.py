@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+from zsad_bench.core.version import package_version
+
 
 @lru_cache(maxsize=1)
 def _cpu_name() -> str:
@@ -33,8 +35,13 @@ def device_name(device: torch.device) -> str:
 
 def facts(device: torch.device) -> dict[str, str]:
     """Device and versions."""
-    packages = {package: version(package) for package in ("torch", "open_clip_torch", "zsad-bench")}
-    return {"device": device_name(device), "python": platform.python_version(), **packages, "commit": commit()}
+    return {
+        "device": device_name(device),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "open_clip_torch")},
+        "zsad-bench": package_version(),
+        "commit": commit(),
+    }
 
 
 @lru_cache(maxsize=1)
