@@ -39,23 +39,23 @@ def test_a_16_bit_format_must_be_worth_it() -> None:
 def test_auto_is_measured_once(measurements: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What was measured here decides, its line says so, and a later run takes the stored figures as they are."""
     encoder = load_encoder(TINY, None, precision="auto")
-    ((machine, speeds),) = json.loads(measurements.read_text()).items()
+    ((machine, speeds),) = json.loads(measurements.read_text(encoding="utf-8")).items()
     assert "torch" in machine
     assert all(speed > 0 for speed in speeds.values())
     assert encoder.precision == choose(speeds)
     assert encoder.visual.conv1.weight.dtype == PRECISIONS[encoder.precision]
     assert f"encoder.precision=auto: {encoder.precision} on" in capsys.readouterr().err
     for stored, expected in (({"fp32": 1.0, "bf16": 3.0}, "bf16"), ({"fp32": 1.0, "fp16": 3.0}, "fp16")):
-        measurements.write_text(json.dumps({machine: stored}))
+        measurements.write_text(json.dumps({machine: stored}), encoding="utf-8")
         precision._chosen.cache_clear()
         assert resolve_precision("auto", CPU) == expected
-        assert json.loads(measurements.read_text()) == {machine: stored}
+        assert json.loads(measurements.read_text(encoding="utf-8")) == {machine: stored}
 
 
 def test_damaged_measurements_are_made_again(measurements: Path) -> None:
-    measurements.write_text("{")
+    measurements.write_text("{", encoding="utf-8")
     chosen = resolve_precision("auto", CPU)
-    (speeds,) = json.loads(measurements.read_text()).values()
+    (speeds,) = json.loads(measurements.read_text(encoding="utf-8")).values()
     assert chosen == choose(speeds)
 
 

@@ -315,7 +315,7 @@ def _recall_gain_times_precision(group: _Groups, n_positive: int) -> float:
 
 
 def _best_f1(group: _Groups, n_positive: int) -> float:
-    """max 2 TP_g / (TP_g + F_g + P), which is 2 Precision Recall / (Precision + Recall) without its 0 / 0."""
+    """Largest 2 TP_g / (TP_g + F_g + P), which is 2 Precision Recall / (Precision + Recall) without its 0 / 0."""
     return float(np.max(2 * group.true / (group.true + group.reached + n_positive)))
 
 

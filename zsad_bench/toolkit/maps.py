@@ -94,8 +94,8 @@ def quantiles(maps: Sequence[NDArray[np.float32]], shares: Sequence[float]) -> t
     lower = {int(one): np.zeros(1 << 16, np.int64) for one in bins}
     for scores in maps:
         keys = _ordered(scores)
-        for one, counts in lower.items():
-            counts += np.bincount(keys[keys >> 16 == one] & 0xFFFF, minlength=counts.size)
+        for one in lower:
+            lower[one] += np.bincount(keys[keys >> 16 == one] & 0xFFFF, minlength=1 << 16)
     value = {}
     for rank, one in zip(ranks, bins.tolist(), strict=True):
         below = rank - int(ends[one] - upper[one])
