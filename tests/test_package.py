@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,15 @@ def test_one_version_everywhere() -> None:
     assert package_version() == VERSION
     assert zsad_bench.__version__ == VERSION
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"] == VERSION
+
+
+def test_every_requirement_has_a_lower_bound_that_can_be_pinned() -> None:
+    """``make test-lowest`` installs what this program prints."""
+    program = [sys.executable, str(ROOT / "tools" / "lowest.py")]
+    pins = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "numpy==2.0" in pins
+    names = {pin.partition("==")[0] for pin in pins}
+    assert {re.split(r"[>=<]", text)[0] for text in PYPROJECT["project"]["dependencies"]} <= names
 
 
 def test_the_root_package_imports_nothing_that_takes_time() -> None:
