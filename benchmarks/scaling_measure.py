@@ -208,7 +208,7 @@ def measure_metrics() -> Fit:
     for count, side in ((20, 240), (60, 240), (160, 240)):
         maps = smooth_maps(count, side)
         masks = np.zeros(maps.shape, dtype=bool)
-        for index in range(0, count * 6 // 10):
+        for index in range(count * 6 // 10):
             top, left = random.integers(0, side - side // 8, 2)
             masks[index, top : top + side // 9, left : left + side // 12] = True
         names = [str(index) for index in range(count)]

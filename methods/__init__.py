@@ -1,0 +1,1 @@
+"""Method plugins: a module a method, configured by ``conf/method``."""

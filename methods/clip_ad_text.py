@@ -70,8 +70,11 @@ TextVector = Literal["mean", "pca", "kde", "dbscan", "mean_shift"]
 
 def dbscan_labels(embeddings: Tensor, eps: float, min_samples: int) -> NDArray[np.int64]:
     """Cluster (n,) of each prompt embedding (n, D), Euclidean on unit vectors; -1 is noise."""
-    labels = DBSCAN(eps=eps, min_samples=min_samples).fit_predict(_units(embeddings))
-    return np.asarray(labels, dtype=np.int64)
+    return _dbscan(_units(embeddings), eps, min_samples)
+
+
+def _dbscan(units: Vectors, eps: float, min_samples: int) -> NDArray[np.int64]:
+    return np.asarray(DBSCAN(eps=eps, min_samples=min_samples).fit_predict(units), dtype=np.int64)
 
 
 def representative(
@@ -92,7 +95,7 @@ def representative(
         return F.normalize(F.normalize(embeddings, dim=-1).mean(dim=0), dim=0)
     units = _units(embeddings)
     if choice == "dbscan":
-        labels = dbscan_labels(embeddings, dbscan_eps, dbscan_min_samples)
+        labels = _dbscan(units, dbscan_eps, dbscan_min_samples)
         if labels.max() < 0:
             raise UserError(
                 f"method.text_vector=dbscan: all {len(units)} prompts of a state are noise with dbscan_eps={dbscan_eps}"

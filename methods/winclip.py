@@ -121,8 +121,10 @@ def log_mean_over_windows(values: Tensor, grid: tuple[int, int], side: int) -> T
 
 
 def _log_sum_over_windows(values: Tensor, side: int) -> Tensor:
-    """Log sum exp over the windows that cover a patch, one direction after the other: (..., h - k + 1, w - k + 1) ->
-    (..., h, w)."""
+    """Log sum exp over the windows that cover a patch: (..., h - k + 1, w - k + 1) -> (..., h, w).
+
+    One direction after the other.
+    """
     for _ in range(2):
         padded = F.pad(values, (side - 1, side - 1), value=-math.inf)
         values = padded.unfold(-1, side, 1).logsumexp(dim=-1).transpose(-1, -2)

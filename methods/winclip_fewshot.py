@@ -107,12 +107,12 @@ class WinCLIPFewShot(WinCLIP):
         return Prediction((self.score(batch.class_tokens) + few_shot.amax(dim=(1, 2))) / 2, maps)
 
     def arithmetic_mean(self, distances: Tensor, side: int) -> Tensor:
-        """caoyunkang's step 3: window distances (B, n_windows), 0 or more -> their mean per patch (B, N)."""
+        """Caoyunkang's step 3: window distances (B, n_windows), 0 or more -> their mean per patch (B, N)."""
         return log_mean_over_windows(distances.log(), self.encoder.grid, side).exp()
 
 
 def mix_up_galleries(distances: Scales, vectors: Scales, references: Scales) -> None:
-    """caoyunkang's step 2, in place: the gallery of a scale is taken one window too late.
+    """Caoyunkang's step 2, in place: the gallery of a scale is taken one window too late.
 
     The first window of a scale, and the whole image, meet the gallery of the scale before.
 

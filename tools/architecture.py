@@ -89,7 +89,7 @@ def picture(layers: list[list[str]], imports: Imports) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
         "<title>Rooms of zsad_bench and their imports</title>",
         f"<style>{STYLE}</style>",
-        '<defs><marker id="a" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+        '<defs><marker id="a" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">',
         '<path d="M0 0L8 4L0 8z" fill="#546e7a"/></marker></defs>',
         f'<rect width="{width}" height="{height}" rx="8" fill="#fbfcfc"/>',
     ]

@@ -143,7 +143,7 @@ def train(args: argparse.Namespace, pool: Pool, vocabulary: Vocabulary) -> CLIP:
 def _log(path: Path, row: dict[str, float], began: float, done: int) -> None:
     row = {name: round(value, 5) for name, value in row.items()}
     fresh = not path.exists() or not path.stat().st_size
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         out = csv.DictWriter(file, list(row))
         if fresh:
             out.writeheader()

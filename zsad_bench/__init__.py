@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from zsad_bench.encoder.clip import ClipEncoder
     from zsad_bench.encoder.loading import load_encoder
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["BoundMethod", "ClipEncoder", "UserError", "evaluate", "load_dataset", "load_encoder", "load_method"]
 
 _HOME = {
@@ -27,10 +28,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("zsad_bench.core.version").package_version()
     if name not in _HOME:
         raise AttributeError(f"module 'zsad_bench' has no attribute '{name}'")
     return getattr(import_module(f"zsad_bench.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])

@@ -92,6 +92,19 @@ def load_method(name: str, encoder: ClipEncoder, **overrides: Value) -> BoundMet
 
     Raises:
         UserError: unknown method or key (naming the nearest valid one), or a value of the wrong type or range.
+
+    Example:
+        >>> from zsad_bench import load_encoder
+        >>> files = "pkg://zsad_bench/demo_encoder/demo_clip"  # the small encoder that comes with the package
+        >>> encoder = load_encoder(f"{files}.json", f"{files}.safetensors")
+        >>> method = load_method("winclip", encoder, temperature=0.05)
+        >>> photo = Image.new("RGB", (80, 60), "grey")
+        >>> prediction = method.predict_images([photo, photo], class_name="metal nut")
+        >>> tuple(prediction.scores.shape), tuple(prediction.maps.shape)
+        ((2,), (2, 112, 112))
+        >>> load_method("winclip", encoder, temprature=0.05)
+        Traceback (most recent call last):
+        zsad_bench.core.errors.UserError: method.temprature: no such key; did you mean method.temperature?
     """
     config = compose_config([f"method={name}", *_as_overrides("method", overrides)])
     return BoundMethod(build(config.method, Method, "method"), encoder)

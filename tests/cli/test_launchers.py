@@ -140,7 +140,7 @@ def test_control_c_ends_every_process(here: Path) -> None:
     assert "Traceback" not in errors
     for worker in workers:
         state = Path(f"/proc/{worker}/stat")
-        while state.exists() and state.read_text().split()[2] != "Z":
+        while state.exists() and state.read_text(encoding="utf-8").split()[2] != "Z":
             os.sched_yield()
 
 

@@ -96,7 +96,7 @@ def test_blocks_of(page: str, workplace: Path, capsys: Capture, request: pytest.
 def test_the_dataset_of_the_page_reads_its_layout(tmp_path: Path) -> None:
     (block,) = [block for block in BLOCKS["docs/datasets.md"] if block.language == "python"]
     names: dict[str, object] = {}
-    exec(block.text, names)
+    take_python(block, names)
     for number in range(3):
         save_image(tmp_path / "nut" / f"{number}.png", np.zeros((4, 4, 3), np.uint8))
     kind = names["Pairs"]
@@ -113,10 +113,9 @@ def test_every_page_with_a_fence_was_read() -> None:
 
 def take_python(block: Block, names: dict[str, object]) -> None:
     """Run a block in the names of its page; of one that needs more only the imports."""
-    code = compile(block.text, block.page, "exec")
-    if block.needs:
-        code = compile("\n".join(re.findall(r"^(?:from|import) .*", block.text, re.MULTILINE)), block.page, "exec")
-    exec(code, names)
+    text = "\n".join(re.findall(r"^(?:from|import) .*", block.text, re.MULTILINE)) if block.needs else block.text
+    compile(block.text, block.page, "exec")
+    exec(compile(text, block.page, "exec", dont_inherit=True), names)  # without the __future__ of this file
 
 
 def take_command(block: Block, command: list[str], capsys: Capture) -> None:

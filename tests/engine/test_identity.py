@@ -196,7 +196,7 @@ def own_method(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         target = f"{package}.mine.Mine" if package else "mine.Mine"
         (here / "configs" / "method" / "mine.yaml").write_text(f"_target_: {target}\nname: mine\nvariant: first\n")
         for name in list(sys.modules):
-            if name.split(".")[0] in ("mine", "helper", package.split(".")[0] or "mine"):
+            if name.split(".")[0] in ("mine", "helper", package.split(".", maxsplit=1)[0] or "mine"):
                 del sys.modules[name]
         return [f"hydra.searchpath=[file://{here}/configs]", "method=mine"]
 
@@ -208,7 +208,7 @@ def test_the_code_of_a_plugin_counts_with_what_it_imports(
     own_method: Callable[..., list[str]], here: Path, package: str
 ) -> None:
     if package:
-        (here / package.split(".")[0]).mkdir(exist_ok=True)
+        (here / package.split(".", maxsplit=1)[0]).mkdir(exist_ok=True)
     first = of(*own_method(package), *MVTEC)
     assert of(*own_method(package), *MVTEC) == first
     assert of(*own_method(package, more="\nNEW = 1\n"), *MVTEC) != first

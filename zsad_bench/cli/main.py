@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from zsad_bench import __version__
 from zsad_bench.cli.interrupt import EXIT_CODE, prompt_interrupts
 from zsad_bench.cli.launchers import launch, start_hydra, told
 from zsad_bench.config.compose import Composed, compose_jobs, plain
@@ -24,6 +23,7 @@ from zsad_bench.config.run_name import with_name
 from zsad_bench.config.sweeps import as_sweep, every_job, expand_seeds
 from zsad_bench.core.errors import UserError
 from zsad_bench.core.names import did_you_mean
+from zsad_bench.core.version import package_version
 from zsad_bench.results.commands import Command, text_hash
 
 
@@ -68,7 +68,7 @@ def _benchmark(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="zsad-bench", add_help=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-cd", "--config-dir")
-    parser.add_argument("--version", action="version", version=f"zsad-bench {__version__}")
+    parser.add_argument("--version", action="version", version=f"zsad-bench {package_version()}")
     flags, rest = parser.parse_known_args(given)
     if any(text.startswith("-") for text in rest):  # --help, --cfg, --info and whatever else Hydra knows
         start_hydra(given)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,7 +34,7 @@ ConfigStore.instance().store("bench_schema", BenchConfig)
 
 _SINGLE_KEYS = {key.name for key in fields(BenchConfig)} - set(GROUPS)
 _BASIC = "basic"
-_preset_folders: tuple[Path, ...] = ()
+_preset_folders: ContextVar[tuple[Path, ...]] = ContextVar("preset_folders", default=())
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def preset_folders() -> tuple[Path, ...]:
     """Folders of the user (``--config-dir``) that the configs of this process come from, besides our own."""
     if HydraConfig.initialized():
         return _file_sources(HydraConfig.get().runtime.config_sources)
-    return _preset_folders
+    return _preset_folders.get()
 
 
 def _file_sources(sources: Iterable[ConfigSourceInfo | DictConfig]) -> tuple[Path, ...]:
@@ -104,7 +105,6 @@ def _file_sources(sources: Iterable[ConfigSourceInfo | DictConfig]) -> tuple[Pat
 
 def _compose(overrides: Sequence[str], chosen: dict[tuple[str, ...], DictConfig]) -> Composed:
     """One job's config; ``chosen`` holds the compositions so far, by choices of groups."""
-    global _preset_folders
     try:
         parsed = parse_overrides(overrides)
         if swept := next((text for text, item in zip(overrides, parsed, strict=True) if item.is_sweep_override()), ""):
@@ -119,7 +119,7 @@ def _compose(overrides: Sequence[str], chosen: dict[tuple[str, ...], DictConfig]
         ConfigLoaderImpl._apply_overrides_to_config([item for item in parsed if _is_single_key(item)], config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, overrides)) from None
-    _preset_folders = _file_sources(config.hydra.runtime.config_sources)
+    _preset_folders.set(_file_sources(config.hydra.runtime.config_sources))
     names = (str(config.hydra.runtime.choices[f"hydra/{kind}"]) for kind in ("launcher", "sweeper"))
     launcher, sweeper = (None if name == _BASIC else name for name in names)
     with open_dict(config):

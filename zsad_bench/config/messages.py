@@ -18,7 +18,7 @@ EXTRAS = {"joblib": "joblib", "submitit_slurm": "submitit", "submitit_local": "s
 
 
 def unreadable_override(override: str) -> str:
-    """One line for an override that Hydra cannot read."""
+    """One line for an override that Hydra's grammar does not know."""
     return f"'{override}': cannot be read; write key=value, with quotes around values that hold spaces, commas or ="
 
 
@@ -52,11 +52,12 @@ def nearest_key(word: str, choices: Sequence[str]) -> str:
     near = near_misses(word, choices, cutoff=0.6)
     if not near:
         last = {choice.split(".")[-1]: choice for choice in reversed(choices)}
-        near = [last[match] for match in near_misses(word.split(".")[-1], last, cutoff=0.75)]
+        near = [last[match] for match in near_misses(word.rsplit(".", maxsplit=1)[-1], last, cutoff=0.75)]
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _group_choices(overrides: Sequence[str]) -> list[str]:
+    """Those overrides that choose a YAML file or a folder of them, not a value."""
     groups = {*GROUPS, "+experiment", "hydra.searchpath"}
     return [text for text in overrides if text.split("=", 1)[0] in groups]
 

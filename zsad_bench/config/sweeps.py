@@ -26,8 +26,9 @@ def expand_seeds(overrides: Sequence[str]) -> list[str]:
             match = re.fullmatch(r"seeds=(\d+)\.\.(\d+)", text)
             if match is None or int(match[1]) > int(match[2]):
                 raise UserError(f"{text}: give the first and the last seed, for example seeds=0..9")
-            text = "seed=" + ",".join(map(str, range(int(match[1]), int(match[2]) + 1)))
-        expanded.append(text)
+            expanded.append("seed=" + ",".join(map(str, range(int(match[1]), int(match[2]) + 1))))
+        else:
+            expanded.append(text)
     return expanded
 
 

@@ -48,6 +48,13 @@ class Tap:
         after_attention: take the ordinary stream between the block's attention and its feed-forward network.
         normed: apply ``ln_post`` alone, without the projection.
         class_only: take the class-token row alone; the encoder then skips what only patches would need.
+
+    Example:
+        >>> Tap(-1, projected=True).resolve(n_blocks=12)
+        Tap(block=12, stream=None, projected=True, after_attention=False, normed=False, class_only=False)
+        >>> Tap(24).resolve(n_blocks=12)
+        Traceback (most recent call last):
+        ValueError: tap after block 24, but the image tower has 12 blocks
     """
 
     block: int
@@ -110,6 +117,13 @@ class FeatureRequest:
         windows: side lengths, in patches, of the square windows (stride 1) that are embedded one by one.
         views: numbers of augmented views (:data:`zsad_bench.contract.views.VIEWS`) of which the class token is wanted.
         pixels: whether the method wants the pixel tensor and the ``encode`` callable.
+
+    Example:
+        What two methods want, asked for once:
+
+        >>> both = FeatureRequest(taps=(Tap(6), Tap(12))).union(FeatureRequest(taps=(Tap(12),), windows=(2, 3)))
+        >>> [tap.block for tap in both.taps], both.windows
+        ([6, 12], (2, 3))
     """
 
     taps: tuple[Tap, ...] = ()

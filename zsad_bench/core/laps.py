@@ -17,7 +17,8 @@ from zsad_bench.core.devices import synchronize
 class Lap(Protocol):
     """Told the name of a piece of work when it is done; several names share its time equally."""
 
-    def __call__(self, *names: str) -> None: ...
+    def __call__(self, *names: str) -> None:
+        """The work since the last call is done."""
 
 
 def untimed(*_: str) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
+from zsad_bench.core.version import package_version
+
 
 @lru_cache(maxsize=1)
 def _cpu_name() -> str:
@@ -33,8 +35,13 @@ def device_name(device: torch.device) -> str:
 
 def facts(device: torch.device) -> dict[str, str]:
     """Device and versions."""
-    packages = {package: version(package) for package in ("torch", "open_clip_torch", "zsad-bench")}
-    return {"device": device_name(device), "python": platform.python_version(), **packages, "commit": commit()}
+    return {
+        "device": device_name(device),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "open_clip_torch")},
+        "zsad-bench": package_version(),
+        "commit": commit(),
+    }
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +66,7 @@ def limit_threads(threads: int | None) -> None:
         threads: None follows Slurm's ``SLURM_CPUS_PER_TASK`` if there is one, and otherwise changes nothing: joblib and
             Ray tell their workers by ``OMP_NUM_THREADS``, and without a launcher every core is used.
     """
-    wanted = threads or int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
+    wanted = threads or int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))
     if wanted:
         torch.set_num_threads(wanted)
         threadpool_limits(wanted)

@@ -32,7 +32,8 @@ PIXELS = "pixels"
 class Tokenizer(Protocol):
     """Texts to token ids (n, context_length)."""
 
-    def __call__(self, texts: list[str]) -> Tensor: ...
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Token ids (n, context_length), int64."""
 
 
 class Encoder(ABC):

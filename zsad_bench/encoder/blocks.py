@@ -124,7 +124,7 @@ class Block:
         return self._scaled(self._out, mixed, residual, self._scales[0])
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
-        """h + FFN(ln_2 h) for tokens (..., width)."""
+        """The second half of a block, h + FFN(ln_2 h), for tokens (..., width)."""
         normed = layer_norm(self.norm_2, hidden)
         if self._exact_gelu:
             inner = self._expand(normed, gelu=True)

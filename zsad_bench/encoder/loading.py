@@ -142,6 +142,12 @@ def load_encoder(
 
     Raises:
         UserError: anything of the above that does not exist, fit or load, in one line with the remedy.
+
+    Example:
+        >>> files = "pkg://zsad_bench/demo_encoder/demo_clip"  # the small encoder that comes with the package
+        >>> encoder = load_encoder(f"{files}.json", f"{files}.safetensors")
+        >>> encoder.spec.n_blocks, encoder.spec.image_size, encoder.spec.grid
+        (4, 112, (14, 14))
     """
     return build_encoder(
         plan_encoder(

@@ -161,7 +161,7 @@ def choose_device(device: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
-    kind = device.split(":")[0]
+    kind = device.split(":", maxsplit=1)[0]
     if kind not in available:
         raise UserError(f"encoder.device={device}: unknown; choose auto, cpu, cuda or mps")
     if not available[kind]:

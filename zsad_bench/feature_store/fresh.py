@@ -66,10 +66,11 @@ def regroup(parts: Iterable[FeatureBatch], sizes: Sequence[int]) -> Iterator[Fea
     part, begin = None, 0
     for size in sizes:
         pieces: list[FeatureBatch] = []
-        while size:
+        missing = size
+        while missing:
             if part is None or begin == len(part):
                 part, begin = next(taken), 0
-            end = min(begin + size, len(part))
+            end = min(begin + missing, len(part))
             pieces.append(part if end - begin == len(part) else part.select(range(begin, end)))
-            size, begin = size - (end - begin), end
+            missing, begin = missing - (end - begin), end
         yield FeatureBatch.concatenate(pieces)

@@ -135,8 +135,10 @@ def verdict(comparisons: Sequence[Comparison], metric: str, units: str = "images
     alike = [pair for pair in comparisons if not pair.distinguishable]
     short = _short_names(comparisons)
     sentences = [
-        f"In {name}, {len(apart)} of {len(comparisons)} pairs of methods can be told apart "
-        f"(paired bootstrap over {units}, 5 % after Holm's correction)."
+        (
+            f"In {name}, {len(apart)} of {len(comparisons)} pairs of methods can be told apart "
+            f"(paired bootstrap over {units}, 5 % after Holm's correction)."
+        )
     ]
     if apart and (len(apart) <= _LISTED or len(apart) <= len(alike)):
         sentences.append("Told apart: " + "; ".join(_ordered(pair, short) for pair in apart) + ".")

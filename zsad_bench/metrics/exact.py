@@ -48,6 +48,13 @@ def image_metrics(labels: ArrayLike | Sequence[int], scores: ArrayLike | Sequenc
     Raises:
         ValueError: no image, wrong number of dimensions, different lengths, labels other than 0 and 1, scores that are
             not real numbers or not finite (how many is said).
+
+    Example:
+        One of the three pairs of a normal and an anomalous image is in the wrong order:
+
+        >>> metrics = image_metrics(labels=[0, 1, 1, 1], scores=[0.3, 0.2, 0.5, 0.9])
+        >>> {name: round(value, 3) for name, value in metrics.items()}
+        {'image_auroc': 0.667, 'image_ap': 0.917, 'image_f1max': 0.857}
     """
     truth, values = _to_numpy(labels), _to_numpy(scores)
     if truth.ndim != 1 or values.ndim != 1:
@@ -96,6 +103,15 @@ def pixel_metrics(
 
     Memory beyond the inputs, whatever their size: at most 2 x 16 MiB of scores being sorted and as much of sorted ones,
     and a few images. For a share p of anomalous pixels the temporary file takes 4 (1 + p) bytes a pixel of float32.
+
+    Example:
+        A normal image, and one whose two anomalous pixels are found while one normal pixel beside them is found first:
+
+        >>> import numpy as np
+        >>> masks = np.array([[[0, 0], [0, 0]], [[1, 1], [0, 0]]])
+        >>> maps = np.array([[[0.1, 0.2], [0.1, 0.3]], [[0.7, 0.8], [0.9, 0.1]]])
+        >>> {name: round(value, 3) for name, value in pixel_metrics(masks, maps).items()}
+        {'pixel_auroc': 0.833, 'pixel_ap': 0.583, 'pixel_f1max': 0.8, 'pixel_aupro': 0.444}
     """
     return _pixel_metrics(_rank_pixels(_Pairs(masks, maps), folder), sweep200)
 
@@ -136,6 +152,11 @@ def undefined_reasons(
 
     Returns:
         Reason by metric name; empty when every metric is defined.
+
+    Example:
+        >>> labels = [1, 1]
+        >>> undefined_reasons(image_metrics(labels, [0.2, 0.4]), labels)
+        {'image_auroc': 'no normal image in the category'}
     """
     undefined = [name for name, value in metrics.items() if np.isnan(value)]
     if not undefined:
@@ -341,7 +362,7 @@ def _recall_gain_times_precision(group: _Groups, n_positive: int) -> float:
 
 
 def _best_f1(group: _Groups, n_positive: int) -> float:
-    """max 2 TP_g / (TP_g + F_g + P), which is 2 Precision Recall / (Precision + Recall) without its 0 / 0."""
+    """Largest 2 TP_g / (TP_g + F_g + P), which is 2 Precision Recall / (Precision + Recall) without its 0 / 0."""
     return float(np.max(2 * group.true / (group.true + group.reached + n_positive)))
 
 

@@ -23,13 +23,20 @@ class Photo(Protocol):
     """What units are made of: samples of a dataset, or images in result files."""
 
     @property
-    def image_id(self) -> str: ...
+    def image_id(self) -> str:
+        """Unique in the dataset."""
+
     @property
-    def label(self) -> int | None: ...
+    def label(self) -> int | None:
+        """0 normal, 1 anomalous, None unknown."""
+
     @property
-    def defect_type(self) -> str: ...
+    def defect_type(self) -> str:
+        """``good`` for normal photos, empty when the label is unknown."""
+
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """The object that the photo shows; empty for a photo that stands for itself."""
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def _categories(section: Section, series: list[Series], metric: str) -> Question
 
 
 def _category_heat(table: pd.DataFrame, metric: str, title: str) -> Figure:
-    part = table[table["metric"] == metric].assign(label=lambda rows: _row_label(rows))
+    part = table[table["metric"] == metric].assign(label=_row_label)
     return plots.heat_figure(
         part.pivot_table(index="label", columns="category", values="value", dropna=False),
         f"{title}: {METRIC_NAMES[metric]}",

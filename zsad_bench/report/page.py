@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from zsad_bench import __version__
+from zsad_bench.core.version import package_version
 from zsad_bench.leaderboard.questions import by_batch_size, by_category
 from zsad_bench.leaderboard.series import largest_batches, section_title, sections
 from zsad_bench.leaderboard.speed import KEYS, UNKNOWN
@@ -78,7 +78,7 @@ def render(content: Content, pictures: Mapping[str, Path]) -> str:
     heads, rows = _board(content)
     datasets = sorted({entry.info.dataset for entry in content.series})
     return environment.get_template("index.html.j2").render(
-        version=__version__,
+        version=package_version(),
         folders=[str(folder) for folder in content.runs.folders],
         problems=content.runs.problems,
         failures=content.runs.failures,

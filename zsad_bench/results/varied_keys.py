@@ -44,4 +44,4 @@ def key_columns(columns: Iterable[object]) -> list[str]:
 
 def short_key(column: str) -> str:
     """A key without its group, for the head of a column."""
-    return column.split(".")[-1]
+    return column.rsplit(".", maxsplit=1)[-1]

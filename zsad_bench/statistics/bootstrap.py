@@ -169,8 +169,7 @@ def _from_top(
     above: tuple[NDArray[np.float64], ...] = (np.zeros(1), np.zeros(1))
     for bins in blocks:
         kinds = (summary.negatives[:, bins], summary.positives(bins))
-        sums = [np.cumsum(kind[:, ::-1], axis=1, dtype=np.float64) for kind in kinds]
-        for part, carried in zip(sums, above, strict=True):
-            part += carried[:, None]
+        within = (np.cumsum(kind[:, ::-1], axis=1, dtype=np.float64) for kind in kinds)
+        sums = [part + carried[:, None] for part, carried in zip(within, above, strict=True)]
         above = tuple(part[:, -1].copy() for part in sums)
         yield bins, sums[0], sums[1], summary.gains(bins).astype(np.float32)

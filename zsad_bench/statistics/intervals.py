@@ -57,9 +57,11 @@ def _quantile(ordered: NDArray[np.float64], share: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _expanded_tail(n: int) -> float:
-    """Share of replicates to cut off at either end, smaller than 2.5 % for few images: the bootstrap has the spread of
-    n - 1 degrees of freedom but normal tails. Source: Hesterberg, "What Teachers Should Know About the Bootstrap",
-    The American Statistician 2015, section 5 (expanded percentile)."""
+    """Share of replicates to cut off at either end, smaller than 2.5 % for few images.
+
+    The bootstrap has the spread of n - 1 degrees of freedom but normal tails. Source: Hesterberg, "What Teachers Should
+    Know About the Bootstrap", The American Statistician 2015, section 5 (expanded percentile).
+    """
     return float(scipy.special.ndtr(math.sqrt(n / (n - 1)) * scipy.special.stdtrit(n - 1, (1 - LEVEL) / 2)))
 
 

@@ -27,6 +27,13 @@ def upsample(grids: Tensor, size: tuple[int, int], align_corners: bool = False) 
         size: (H, W) of the result in pixels.
         align_corners: put the outer patch centres on the image border (True) or half a patch inside it (False). The
             reference codes differ: WinCLIP and SDP use False, AnoVL, MuSc and SDP+ use True.
+
+    Example:
+        >>> grid = torch.tensor([[[0.0, 1.0]]])  # one image of 1 x 2 patches
+        >>> upsample(grid, (1, 4))
+        tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
+        >>> upsample(grid, (1, 4), align_corners=True)
+        tensor([[[0.0000, 0.3333, 0.6667, 1.0000]]])
     """
     return F.interpolate(grids[:, None], size=size, mode="bilinear", align_corners=align_corners)[:, 0]
 
@@ -36,6 +43,10 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
     Truncated at 4 sigma, borders reflected (d c b a | a b c d | d c b a): scipy's defaults, which reference codes use.
     The values are those of ``scipy.ndimage.gaussian_filter`` on float32 maps up to rounding, about 1e-6 of the largest.
+
+    Example:
+        >>> smooth(torch.tensor([[[0.0, 0.0, 1000.0, 0.0, 0.0]]]), sigma=0.5).round()
+        tensor([[[  0., 106., 787., 106.,   0.]]])
     """
     if sigma <= 0:
         return maps
@@ -101,8 +112,8 @@ def quantiles(maps: Sequence[NDArray[np.float32]], shares: Sequence[float]) -> t
     lower = {int(one): np.zeros(1 << 16, np.int64) for one in bins}
     for scores in maps:
         keys = _ordered(scores)
-        for one, counts in lower.items():
-            counts += np.bincount(keys[keys >> 16 == one] & 0xFFFF, minlength=counts.size)
+        for one in lower:
+            lower[one] += np.bincount(keys[keys >> 16 == one] & 0xFFFF, minlength=1 << 16)
     value = {}
     for rank, one in zip(ranks, bins.tolist(), strict=True):
         below = rank - int(ends[one] - upper[one])

@@ -64,6 +64,15 @@ def nearest(queries: Tensor, references: Tensor, penalty: Tensor | None = None) 
 
     Returns:
         (..., R) cosine distances, plus the penalty of the patch that won; infinite where all patches are excluded.
+
+    Example:
+        Two query patches; one reference image has both of them, the other only the first and its opposite:
+
+        >>> queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> references = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [-1.0, 0.0]]])
+        >>> nearest(queries, references)
+        tensor([[0.0000, 0.0000],
+                [0.0000, 0.5000]])
     """
     flat, patches = queries.flatten(0, -2), references.flatten(0, 1).T
     bias = None if penalty is None else -2 * penalty.flatten()
@@ -111,7 +120,12 @@ def distance_of(similarity: Tensor) -> Tensor:
 
 
 def euclidean(distance: Tensor) -> Tensor:
-    """Euclidean distance of unit vectors from their cosine distance: |a - b| = sqrt(2 - 2 a . b) = 2 sqrt(d)."""
+    """Euclidean distance of unit vectors from their cosine distance: |a - b| = sqrt(2 - 2 a . b) = 2 sqrt(d).
+
+    Example:
+        >>> euclidean(torch.tensor([0.0, 0.25, 1.0]))
+        tensor([0., 1., 2.])
+    """
     return 2 * distance.sqrt()
 
 
@@ -120,6 +134,10 @@ def ranks(interval: Sequence[float], n_references: int) -> tuple[int, int]:
 
     As in MuSc's code, a bound below 1 is a share of the references, rounded down, and any other a number of images: 0.3
     of 7 references is 2, and 1.0 is ONE image. Unlike there, at least one image always counts.
+
+    Example:
+        >>> ranks([0.0, 0.3], 7), ranks([0.0, 1.0], 7), ranks([0.0, 0.3], 2)
+        ((0, 2), (0, 1), (0, 1))
     """
     low, high = (int(bound * n_references) if bound < 1 else int(bound) for bound in interval)
     low = min(low, n_references - 1)

@@ -34,5 +34,10 @@ def choose_layers(layers: Sequence[int] | None, n_blocks: int) -> tuple[int, ...
 
 
 def quarter_depths(n_blocks: int) -> tuple[int, ...]:
-    """Blocks at a quarter, half, three quarters and the whole of the depth, 1-based: 3, 6, 9, 12 of 12."""
+    """Blocks at a quarter, half, three quarters and the whole of the depth, 1-based.
+
+    Example:
+        >>> quarter_depths(12), quarter_depths(24)
+        ((3, 6, 9, 12), (6, 12, 18, 24))
+    """
     return tuple(sorted({max(1, n_blocks * quarter // 4) for quarter in (1, 2, 3, 4)}))

@@ -34,6 +34,7 @@ class Site:
 
     @property
     def size(self) -> int:
+        """Side of the image in pixels."""
         return int(self.alpha.shape[0])
 
     def radius(self, low: float, high: float) -> float:

@@ -1,5 +1,7 @@
-"""How much the composition of batches matters: one point a seed, of
-:func:`~zsad_bench.leaderboard.questions.by_seed`."""
+"""How much the composition of batches matters: one point a seed.
+
+The numbers come from :func:`~zsad_bench.leaderboard.questions.by_seed`.
+"""
 
 from __future__ import annotations
 
