@@ -32,7 +32,8 @@ compose, count = ConfigLoaderImpl._load_configuration_impl, []
 ConfigLoaderImpl._load_configuration_impl = lambda *given, **keys: count.append(1) or compose(*given, **keys)
 code = main(sys.argv[1:])
 print()
-print(len(count), *(name for name in ("torch", "open_clip", "pandas") if name in sys.modules))
+imported = [name for name in ("torch", "open_clip", "pandas") if name in sys.modules]
+print(len(count), "compositions by Hydra; imported:", *imported)
 sys.exit(code)
 """
 JOB = ["-m", "zsad_bench", "dataset=demo", "dataset.categories=[tile]", "limit=8", "method=musc", "maps=none"]
@@ -83,8 +84,8 @@ def main() -> None:
         command(job)()
         sweep = [*SWEEP, *JOB[2:5], "maps=none", f"encoder.device={options.device}", "name=startup_sweep"]
         command(["-m", "zsad_bench", *sweep])()
-        print(f"a finished sweep of 18 jobs: {counted(sweep, environment, folder)} compositions by Hydra")
-        print(f"a finished job: compositions, and packages imported: {counted(job[2:], environment, folder)}")
+        print(f"a finished sweep of 18 jobs: {counted(sweep, environment, folder)}")
+        print(f"a finished job: {counted(job[2:], environment, folder)}")
         runs = {name: command(arguments, name == "a misspelt key") for name, arguments in commands(job).items()}
         unit = "import torch, open_clip"
         found = seconds({unit: command(["-c", unit]), **runs}, options.rounds, time.perf_counter)

@@ -178,7 +178,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the comparison with single runs")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for them; fewer rounds if they are slow")
     parser.add_argument("--model", default="ViT-B-16", help="an open_clip name with random weights, or demo")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--quick", action="store_true", help="16 images, a small model, fewer batch sizes")
     add_device_option(parser)
