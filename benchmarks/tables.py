@@ -17,9 +17,9 @@ from metrics import make_category
 
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.comparisons import block_values, compare, verdict
+from zsad_bench.leaderboard.merged_rows import shown_rows
 from zsad_bench.leaderboard.questions import by_batch_size, by_category, by_defect_type, speed
 from zsad_bench.leaderboard.series import group_series, largest_batches, sections
-from zsad_bench.leaderboard.speed import build_speed, encoder_times, with_speed
 from zsad_bench.leaderboard.text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.metrics import pixel_metrics
 from zsad_bench.metrics.names import METRICS
@@ -66,7 +66,7 @@ def board_seconds(jobs: list[Job]) -> float:
     start = time.process_time()
     series = group_series(jobs)
     board = build_board(series)
-    shown = with_speed(board, build_speed(series, board))
+    shown = shown_rows(series, board)
     leaderboard_markdown(shown, BoardOptions())
     leaderboard_latex(shown, BoardOptions())
     return time.process_time() - start
@@ -77,11 +77,10 @@ def report_seconds(jobs: list[Job]) -> float:
     start = time.process_time()
     series = group_series(jobs)
     coverage(series)
-    times = encoder_times(series)
     for entries in sections(series).values():
         chosen = largest_batches(entries)
         by_batch_size(entries)
-        speed(entries, "image_auroc", times)
+        speed(entries, "image_auroc")
         by_category(chosen)
         by_defect_type(chosen)
         verdict(compare(chosen, "image_auroc"), "image_auroc")
