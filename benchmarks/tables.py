@@ -24,11 +24,13 @@ from zsad_bench.leaderboard.text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.metrics import pixel_metrics
 from zsad_bench.metrics.names import METRICS
 from zsad_bench.report.sections import coverage
+from zsad_bench.results.files import Arrays
 from zsad_bench.results.rows import CategoryResult, ImageResult, JobInfo
 from zsad_bench.results.runs import Job
 from zsad_bench.statistics.bootstrap import BOOTSTRAPPED, RESAMPLES, Replicates, pixel_replicates, resample_weights
 from zsad_bench.statistics.histograms import summarise
 from zsad_bench.statistics.intervals import rank_test
+from zsad_bench.statistics.kept import REPLICATES
 
 CATEGORIES = tuple(f"category{number:02}" for number in range(15))
 
@@ -36,11 +38,12 @@ CATEGORIES = tuple(f"category{number:02}" for number in range(15))
 class _InMemory(Job):
     """A job whose replicates need no file."""
 
-    def replicates(self, category: str) -> Replicates:
-        return _REPLICATES
+    def arrays(self, category: str, kind: str) -> Arrays:
+        return _REPLICATES if kind == REPLICATES else {}
 
 
-_REPLICATES = Replicates("images", np.random.default_rng(0).uniform(0.6, 0.8, (RESAMPLES, len(BOOTSTRAPPED))))
+_VALUES = np.random.default_rng(0).uniform(0.6, 0.8, (RESAMPLES, len(BOOTSTRAPPED)))
+_REPLICATES = Replicates("images", _VALUES).to_arrays()
 
 
 def make_jobs(rows: int) -> list[Job]:
