@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.helpers.tiny_model import TINY_MODEL
+from zsad_bench.config.schema import EncoderConfig
 from zsad_bench.contract import FeatureRequest, Stream, Tap
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder import weights as weights_module
@@ -155,7 +156,7 @@ def test_damaged_weights_are_one_line_before_they_are_read(tmp_path: Path) -> No
     """The words that an encoder knows are asked for while nothing has to be encoded yet."""
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not a checkpoint")
-    plan = plan_encoder(TINY, str(damaged), None, "cpu", "fp32", "squash", "auto", None, 32, False)
+    plan = plan_encoder(EncoderConfig(TINY, str(damaged), device="cpu", feature_bits=32))
     with pytest.raises(UserError, match=r"damaged\.safetensors: not a readable checkpoint"):
         LazyEncoder(plan).unknown_words("damaged bottle")
 

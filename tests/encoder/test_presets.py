@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tests.helpers.checkpoints import State, as_openai, write_torch
 from tests.helpers.registry import make
 from zsad_bench.config.compose import compose_config
+from zsad_bench.config.schema import EncoderConfig
 from zsad_bench.contract import FeatureRequest
 from zsad_bench.encoder import loading as encoder_module
 from zsad_bench.encoder import tower
@@ -69,7 +70,7 @@ def plan_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def plan(config: DictConfig) -> EncoderPlan:
         chosen = cast(dict, OmegaConf.to_container(config, resolve=True))
         made.append(checkpoint(chosen["model"], chosen["pretrained"], tmp_path))
-        return plan_encoder(**{**chosen, "device": "cpu", "precision": "fp32"})
+        return plan_encoder(EncoderConfig(**{**chosen, "device": "cpu", "precision": "fp32"}))
 
     made: list[Path] = []
     monkeypatch.setattr(weights_module.open_clip, "download_pretrained", fetched)

@@ -13,6 +13,7 @@ import torch
 from tests.helpers.miniatures import save_image
 from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench import load_dataset
+from zsad_bench.config.schema import EncoderConfig
 from zsad_bench.contract import Dataset, FeatureBatch, FeatureRequest, Method, Prediction, TextFeatures
 from zsad_bench.core.console import Listener
 from zsad_bench.core.errors import UserError
@@ -170,7 +171,7 @@ def test_reading_weights_is_not_encoding(photo_folder: Path) -> None:
         yield
         stages.pop()
 
-    encoder = Watched(plan_encoder(str(TINY_MODEL), None, None, "cpu", "fp32", "squash", 8, None, 32, False))
+    encoder = Watched(plan_encoder(EncoderConfig(str(TINY_MODEL), device="cpu", chunk_size=8, feature_bits=32)))
     samples, listener = dataset.samples("plate"), Listener(time=time)
     features = FeatureSource(dataset, encoder).category("plate", samples, FeatureRequest(), None, listener)
     assert len(list(features.batches([samples]))) == 1

@@ -91,7 +91,7 @@ def _benchmark(given: list[str]) -> int:
     _prepare(command)
     _record_command(command.folder, given)
     try:
-        if launcher or jobs[0].sweeper:
+        if launcher or (flags.multirun and jobs[0].sweeper):
             _hand_over(jobs, rest, command)
         else:
             from zsad_bench.cli.jobs import run_here  # not before all mistakes in the configuration are found

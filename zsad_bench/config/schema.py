@@ -34,7 +34,7 @@ MINIMUM = {
 }
 
 
-@dataclass
+@dataclass(unsafe_hash=True)  # nobody changes one; OmegaConf makes nodes of frozen ones read-only
 class EncoderConfig:
     """Keys of ``conf/encoder/*.yaml``; their meaning stands at :func:`zsad_bench.encoder.loading.load_encoder`."""
 

@@ -12,6 +12,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from zsad_bench.config.schema import EncoderConfig
 from zsad_bench.contract import FeatureBatch, FeatureRequest
 from zsad_bench.core.errors import UserError
 from zsad_bench.encoder import tower
@@ -151,7 +152,18 @@ def load_encoder(
     """
     return build_encoder(
         plan_encoder(
-            model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits, compile
+            EncoderConfig(
+                model=model,
+                pretrained=pretrained,
+                image_size=image_size,
+                resize=resize,
+                device=device,
+                precision=precision,
+                chunk_size=chunk_size,
+                sha256=sha256,
+                feature_bits=feature_bits,
+                compile=compile,
+            )
         )
     )
 
@@ -176,21 +188,6 @@ def build_encoder(plan: EncoderPlan) -> ClipEncoder:
 
 
 @lru_cache(maxsize=2)
-def shared_encoder(
-    model: str,
-    pretrained: str | None,
-    image_size: int | None,
-    device: str,
-    precision: str,
-    resize: str,
-    chunk_size: int | str | None,
-    sha256: str | None,
-    feature_bits: int,
-    compile: bool,
-) -> LazyEncoder:
+def shared_encoder(keys: EncoderConfig) -> LazyEncoder:
     """An encoder that is kept for the process: the jobs of a sweep load CLIP once, and only if they need it."""
-    return LazyEncoder(
-        plan_encoder(
-            model, pretrained, image_size, device, precision, resize, chunk_size, sha256, feature_bits, compile
-        )
-    )
+    return LazyEncoder(plan_encoder(keys))

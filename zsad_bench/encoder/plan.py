@@ -12,6 +12,7 @@ from typing import cast
 import open_clip
 import torch
 
+from zsad_bench.config.schema import EncoderConfig
 from zsad_bench.contract import EncoderSpec
 from zsad_bench.core.checksums import file_sha256
 from zsad_bench.core.errors import UserError
@@ -89,34 +90,29 @@ class EncoderPlan:
         return torch.bfloat16 if self.precision == "bf16" else torch.float16
 
 
-def plan_encoder(
-    model: str,
-    pretrained: str | None,
-    image_size: int | None,
-    device: str,
-    precision: str,
-    resize: str,
-    chunk_size: int | str | None,
-    sha256: str | None,
-    feature_bits: int,
-    compile: bool,
-) -> EncoderPlan:
-    """Check an encoder's configuration and find its weights, without reading them; see :func:`load_encoder`."""
-    if resize not in ("squash", "shortest"):
-        raise UserError(f"encoder.resize={resize}: choose squash or shortest")
-    if feature_bits not in FEATURE_BITS:
-        raise UserError(f"encoder.feature_bits={feature_bits}: choose 16 or 32")
-    spec = encoder_spec(model, pretrained, image_size)
-    target = choose_device(device)
-    precision = resolve_precision(precision, target)
-    spec = replace(spec, precision=precision)
-    weights = find_weights(model, pretrained, sha256)
-    mean, std = _pixel_statistics(model, pretrained)
-    geometry = Geometry(spec.image_size, resize)
-    config = read_model_config(model)
-    chunk = _chunk_size(chunk_size, spec, target)
+def plan_encoder(keys: EncoderConfig) -> EncoderPlan:
+    """Check an encoder's keys and find its weights, without reading them; see :func:`load_encoder`."""
+    if keys.resize not in ("squash", "shortest"):
+        raise UserError(f"encoder.resize={keys.resize}: choose squash or shortest")
+    if keys.feature_bits not in FEATURE_BITS:
+        raise UserError(f"encoder.feature_bits={keys.feature_bits}: choose 16 or 32")
+    device = choose_device(keys.device)
+    precision = resolve_precision(keys.precision, device)
+    spec = replace(encoder_spec(keys.model, keys.pretrained, keys.image_size), precision=precision)
+    mean, std = _pixel_statistics(keys.model, keys.pretrained)
     return EncoderPlan(
-        model, config, weights, geometry, target, precision, chunk, feature_bits, compile, mean, std, spec
+        model=keys.model,
+        config=read_model_config(keys.model),
+        weights=find_weights(keys.model, keys.pretrained, keys.sha256),
+        geometry=Geometry(spec.image_size, keys.resize),
+        device=device,
+        precision=precision,
+        chunk_size=_chunk_size(keys.chunk_size, spec, device),
+        feature_bits=keys.feature_bits,
+        compile=keys.compile,
+        mean=mean,
+        std=std,
+        spec=spec,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from zsad_bench.config.plugins import build
+from zsad_bench.config.schema import EncoderConfig
 from zsad_bench.contract import Dataset, FeatureRequest, Method, Sample
 from zsad_bench.core import console
 from zsad_bench.core.machine import limit_threads
@@ -24,8 +25,8 @@ from zsad_bench.statistics.kept import kept_arrays
 
 def configured_encoder(config: DictConfig) -> LazyEncoder:
     """The encoder of a job, shared by all jobs of this process that ask for the same one."""
-    options = cast(dict[str, Any], OmegaConf.to_container(config.encoder, resolve=True))
-    return shared_encoder(**options)
+    keys = cast(dict[str, Any], OmegaConf.to_container(config.encoder, resolve=True))
+    return shared_encoder(EncoderConfig(**keys))
 
 
 @lru_cache(maxsize=2)
