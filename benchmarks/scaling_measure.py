@@ -43,7 +43,7 @@ from zsad_bench.engine.compute import configured_encoder
 from zsad_bench.engine.describe import describe
 from zsad_bench.engine.measure import read_masks
 from zsad_bench.engine.pictures import write_maps, write_worst
-from zsad_bench.feature_store.store import DiskStore
+from zsad_bench.feature_store.disk_store import DiskStore
 from zsad_bench.metrics import pixel_metrics
 from zsad_bench.results.files import JobFolder
 from zsad_bench.results.rows import CategoryResult, ImageResult

@@ -36,8 +36,9 @@ from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.loading import LazyEncoder, build_encoder
 from zsad_bench.encoder.tower import patch_products
 from zsad_bench.engine.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.feature_store.disk_store import DiskStore
 from zsad_bench.feature_store.source import FeatureSource
-from zsad_bench.feature_store.store import DiskStore, FeatureStore, MemoryStore
+from zsad_bench.feature_store.store import FeatureStore, MemoryStore
 from zsad_bench.methods.clip_ad_plus import ClipADPlus
 from zsad_bench.methods.clip_ad_text import representative
 from zsad_bench.methods.dual_image import DualImage

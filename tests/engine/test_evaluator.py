@@ -21,8 +21,8 @@ from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.loading import LazyEncoder
 from zsad_bench.encoder.plan import plan_encoder
 from zsad_bench.engine.evaluator import EvaluationOptions, Evaluator
+from zsad_bench.feature_store.disk_store import DiskStore
 from zsad_bench.feature_store.source import FeatureSource
-from zsad_bench.feature_store.store import DiskStore
 from zsad_bench.results.rows import CategoryResult
 
 seen: list[tuple[str, ...]] = []

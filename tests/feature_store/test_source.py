@@ -24,8 +24,9 @@ from zsad_bench.encoder.clip import ClipEncoder
 from zsad_bench.encoder.loading import shared_encoder
 from zsad_bench.feature_store import stored
 from zsad_bench.feature_store.category import GROUP
+from zsad_bench.feature_store.disk_store import DiskStore
 from zsad_bench.feature_store.source import FeatureSource
-from zsad_bench.feature_store.store import DiskStore, MemoryStore
+from zsad_bench.feature_store.store import MemoryStore
 
 TAPS = (Tap(2), Tap(-1, Stream(("v",), embedding=True), projected=True))
 REQUEST = FeatureRequest(taps=TAPS, windows=(2,), views=(0, 5))

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from zsad_bench.core.errors import UserError
-from zsad_bench.feature_store.store import GIGABYTE, LOCK_FILES, DiskStore, FeatureStore, MemoryStore
+from zsad_bench.feature_store.disk_store import LOCK_FILES, DiskStore
+from zsad_bench.feature_store.store import GIGABYTE, FeatureStore, MemoryStore
 
 PLACE = "encoder/dataset/category"
 
@@ -53,7 +54,7 @@ def test_another_process_sees_it_at_once(tmp_path: Path) -> None:
     ours = DiskStore(tmp_path, 1.0)
     assert ours.missing(PLACE, ["a"], ["class"]) == {"a": {"class"}}
     code = (
-        "import torch; from pathlib import Path; from zsad_bench.feature_store.store import DiskStore;"
+        "import torch; from pathlib import Path; from zsad_bench.feature_store.disk_store import DiskStore;"
         f"DiskStore(Path({str(tmp_path)!r}), 1.0).put({PLACE!r}, ['a'], {{'class': torch.tensor([[1.0, 2.0]])}})"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -118,7 +119,7 @@ def test_the_limit_holds_over_several_stores(tmp_path: Path) -> None:
 
 def test_the_limit_holds_over_several_processes(tmp_path: Path) -> None:
     code = (
-        "import sys, torch; from pathlib import Path; from zsad_bench.feature_store.store import DiskStore, GIGABYTE\n"
+        "import sys, torch; from pathlib import Path; from zsad_bench.feature_store.disk_store import DiskStore, GIGABYTE\n"
         f"store = DiskStore(Path({str(tmp_path)!r}), 4 * {MIB} / GIGABYTE)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "for number in range(24):\n"
@@ -189,7 +190,7 @@ def test_lock_files_stay_and_do_not_grow_in_number(tmp_path: Path) -> None:
 
 def test_a_task_is_never_done_by_two_at_a_time(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from zsad_bench.feature_store.store import DiskStore\n"
+        "import os, sys; from pathlib import Path; from zsad_bench.feature_store.disk_store import DiskStore\n"
         f"store, inside = DiskStore(Path({str(tmp_path)!r}), 1.0), Path({str(tmp_path)!r}) / 'inside'\n"
         "done = 0\n"
         "while done < 150:\n"
@@ -211,7 +212,7 @@ def test_memory_is_bounded_by_dropping_whole_places() -> None:
 
 def test_a_claim_is_exclusive_and_ends_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from zsad_bench.feature_store.store import DiskStore\n"
+        "import sys, time; from pathlib import Path; from zsad_bench.feature_store.disk_store import DiskStore\n"
         f"with DiskStore(Path({str(tmp_path)!r}), 1.0).claim({PLACE!r}, 'task') as mine:\n"
         "    print(mine, flush=True); sys.stdin.read()"
     )

@@ -17,8 +17,9 @@ from zsad_bench.core.machine import limit_threads
 from zsad_bench.encoder.loading import LazyEncoder, shared_encoder
 from zsad_bench.engine.evaluator import CategoryOutput, EvaluationOptions, Evaluator
 from zsad_bench.engine.pictures import write_maps, write_worst
+from zsad_bench.feature_store.disk_store import DiskStore
 from zsad_bench.feature_store.source import FeatureSource
-from zsad_bench.feature_store.store import DiskStore, FeatureStore, MemoryStore
+from zsad_bench.feature_store.store import FeatureStore, MemoryStore
 from zsad_bench.results.files import JobFolder
 from zsad_bench.statistics.kept import kept_arrays
 
