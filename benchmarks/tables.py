@@ -17,8 +17,9 @@ from metrics import make_category
 
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.comparisons import block_values, compare, verdict
+from zsad_bench.leaderboard.defects import by_defect_type
 from zsad_bench.leaderboard.merged_rows import shown_rows
-from zsad_bench.leaderboard.questions import by_batch_size, by_category, by_defect_type, speed
+from zsad_bench.leaderboard.questions import by_batch_size, by_category, speed
 from zsad_bench.leaderboard.series import group_series, largest_batches, sections
 from zsad_bench.leaderboard.text import leaderboard_latex, leaderboard_markdown
 from zsad_bench.metrics import pixel_metrics

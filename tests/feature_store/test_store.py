@@ -119,7 +119,8 @@ def test_the_limit_holds_over_several_stores(tmp_path: Path) -> None:
 
 def test_the_limit_holds_over_several_processes(tmp_path: Path) -> None:
     code = (
-        "import sys, torch; from pathlib import Path; from zsad_bench.feature_store.disk_store import DiskStore, GIGABYTE\n"
+        "import sys, torch; from pathlib import Path\n"
+        "from zsad_bench.feature_store.disk_store import DiskStore, GIGABYTE\n"
         f"store = DiskStore(Path({str(tmp_path)!r}), 4 * {MIB} / GIGABYTE)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "for number in range(24):\n"

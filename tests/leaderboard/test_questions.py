@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_curve
 
 from tests.helpers.result_files import category, info, saved
-from zsad_bench.leaderboard import questions
+from zsad_bench.leaderboard import defects, placements, questions
 from zsad_bench.leaderboard.series import Series, group_series, largest_batches
 from zsad_bench.metrics import image_metrics
 from zsad_bench.results.rows import CategoryResult, ImageResult
@@ -32,7 +32,7 @@ def test_the_pareto_front_by_hand() -> None:
 
 def test_placements_average_to_auroc(series: list[Series]) -> None:
     result = series[0].jobs[0].results["bolt"]
-    placed = questions.placements(result.units)
+    placed = placements.placements(result.units)
     exact = image_metrics([image.label for image in result.images], [image.score for image in result.images])
     for label in (0, 1):
         values = [value for number, value in placed.items() if result.units.labels[number] == label]
@@ -64,12 +64,12 @@ def test_region_values_average_to_aupro(series: list[Series]) -> None:
     entry = largest_batches(series)[0]
     job = entry.finished[0]
     for name in entry.categories:
-        values = [value for _, value, _ in questions._region_aupro(job, name)]
+        values = [value for _, value, _ in defects._region_aupro(job, name)]
         assert np.mean(values) == pytest.approx(job.results[name].metrics["pixel_aupro"], abs=3e-4)
 
 
 def test_larger_defects_of_the_drawing_are_found_more_often(series: list[Series]) -> None:
-    table = questions.by_defect_size(largest_batches(series))
+    table = defects.by_defect_size(largest_batches(series))
     one = table[table["method"] == "clip_ad"]
     assert one["value"].iloc[-1] > one["value"].iloc[0]
     assert one["n_regions"].sum() == 24
@@ -77,7 +77,7 @@ def test_larger_defects_of_the_drawing_are_found_more_often(series: list[Series]
 
 def test_defect_types_against_a_direct_auroc(series: list[Series]) -> None:
     entry = series[0]
-    table = questions.by_defect_type([entry]).set_index(["category", "defect_type"])
+    table = defects.by_defect_type([entry]).set_index(["category", "defect_type"])
     images = entry.finished[0].results["plate"].images
     chosen = [image for image in images if image.defect_type in ("good", "spot")]
     exact = image_metrics([image.label for image in chosen], [image.score for image in chosen])["image_auroc"]
@@ -138,8 +138,8 @@ def test_missing_values_do_not_stop_any_table(tmp_path: Path) -> None:
         questions.by_batch_size,
         questions.by_category,
         questions.by_share,
-        questions.by_defect_type,
-        questions.by_defect_size,
+        defects.by_defect_type,
+        defects.by_defect_size,
         questions.worst_images,
         lambda found: questions.speed(found, "image_auroc"),
         questions.agreement,

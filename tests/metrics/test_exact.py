@@ -12,8 +12,8 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from zsad_bench.metrics import exact as metrics_module
 from zsad_bench.metrics import image_metrics, pixel_metrics, undefined_reasons
+from zsad_bench.metrics import ranked as metrics_module
 
 EXACT = 1e-9
 PIXEL_KEYS = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zsad_bench.core.errors import UserError
-from zsad_bench.metrics import exact, pixel_metrics, sorted_scores
+from zsad_bench.metrics import pixel_metrics, ranked, sorted_scores
 from zsad_bench.metrics.sorted_scores import Marked, SortedRuns
 
 
@@ -42,7 +42,7 @@ def test_metrics_do_not_depend_on_the_size_of_the_buffer(tiny, monkeypatch, dtyp
     for seed in range(3):
         masks, maps = category(seed, levels, share, dtype)
         for block in (1, 6, 1 << 14):
-            monkeypatch.setattr(exact, "_BLOCK", block)
+            monkeypatch.setattr(ranked, "_BLOCK", block)
             spilled = pixel_metrics(masks, maps, sweep200=True)
             with monkeypatch.context() as at_once:
                 at_once.setattr(sorted_scores, "CAPACITY", 1 << 20)

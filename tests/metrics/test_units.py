@@ -22,7 +22,7 @@ from zsad_bench.cli.main import main
 from zsad_bench.contract import Sample
 from zsad_bench.core.seeds import named_seed
 from zsad_bench.engine.measure import evaluate_images
-from zsad_bench.leaderboard import questions
+from zsad_bench.leaderboard import defects, placements, questions
 from zsad_bench.leaderboard.board import BoardOptions
 from zsad_bench.leaderboard.comparisons import category_intervals, not_compared, same_units
 from zsad_bench.leaderboard.series import Series, group_series
@@ -300,11 +300,11 @@ def objects(tmp_path: Path) -> Series:
 def test_placements_and_defect_types_are_of_objects(objects: Series) -> None:
     result = objects.jobs[0].results["bottle"]
     assert result.metrics["image_auroc"] == pytest.approx((2 / 3 + 1 + 1 / 3) / 3)
-    placed = questions.placements(result.units)
+    placed = placements.placements(result.units)
     for label in (0, 1):
         values = [value for number, value in placed.items() if result.units.labels[number] == label]
         assert np.mean(values) == pytest.approx(result.metrics["image_auroc"])
-    kinds = questions.by_defect_type([objects]).set_index(["category", "defect_type"])
+    kinds = defects.by_defect_type([objects]).set_index(["category", "defect_type"])
     assert kinds.loc[("bottle", "dent"), "image_auroc"] == pytest.approx((2 / 3 + 1) / 2)
     assert kinds.loc[("bottle", "scratch"), "n_images"] == 1
 
@@ -335,9 +335,9 @@ def test_curves_thresholds_scores_and_agreement_are_of_objects(objects: Series) 
 def test_regions_of_one_object_are_one_cluster() -> None:
     values = np.random.default_rng(0).normal(size=9)
     usual = values.std(ddof=1) / 3
-    assert questions.clustered_error(values, range(9)) == pytest.approx(usual)
-    assert questions.clustered_error(np.repeat(values, 4), np.repeat(range(9), 4).tolist()) == pytest.approx(usual)
-    assert math.isnan(questions.clustered_error(values, ["one"] * 9))
+    assert placements.clustered_error(values, range(9)) == pytest.approx(usual)
+    assert placements.clustered_error(np.repeat(values, 4), np.repeat(range(9), 4).tolist()) == pytest.approx(usual)
+    assert math.isnan(placements.clustered_error(values, ["one"] * 9))
 
 
 # --- Files

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from zsad_bench.leaderboard.board import spread
 from zsad_bench.leaderboard.comparisons import category_intervals, series_interval
 from zsad_bench.leaderboard.merged_rows import batch_text, fastest, merge_batches
+from zsad_bench.leaderboard.placements import clustered_error, placements
 from zsad_bench.leaderboard.series import Series, row_labels, summary_of
 from zsad_bench.leaderboard.speed import speed_columns
 from zsad_bench.metrics.names import METRICS
 from zsad_bench.metrics.regions import FPR_LIMIT
-from zsad_bench.metrics.units import Units
 from zsad_bench.results.rows import CategoryResult
 from zsad_bench.results.runs import Job
 from zsad_bench.statistics import binned
@@ -29,10 +29,6 @@ from zsad_bench.statistics.bootstrap import pixel_curves
 
 SHARES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 """Ranges of the share of anomalous images (photos) in a batch; an upper end belongs to its range."""
-
-SIZES = ((0.0, 0.005), (0.005, 0.02), (0.02, 0.05), (0.05, 1.0))
-"""Ranges of a region's share of its image."""
-
 GRID = 200  # points of a curve
 
 
@@ -114,42 +110,6 @@ def pareto_front(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDA
     return known & ~np.array(beaten, dtype=bool)
 
 
-def placements(units: Units) -> dict[int, float]:
-    """Per labelled unit the share of the other class that is on the right side of it, ties one half; by its number.
-
-    The mean over the anomalous units is AUROC, and so is the mean over the normal ones (Hanley and Hajian-Tilaki
-    1997).
-    """
-    known = units.scores[units.labelled]
-    normal, anomalous = known[units.truth == 0], known[units.truth == 1]
-    if not normal.size or not anomalous.size:
-        return {}
-    placed = np.where(units.truth == 1, _share_below(normal, known), 1 - _share_below(anomalous, known))
-    return dict(zip(units.labelled.tolist(), placed.tolist(), strict=True))
-
-
-def _share_below(others: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n,) share of ``others`` (m,) below each score, ties one half."""
-    ordered = np.sort(others)
-    below, reached = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
-    return (below + reached) / (2 * others.size)
-
-
-def clustered_error(values: NDArray[np.float64], clusters: Sequence[object]) -> float:
-    """Standard error of a mean of values (n,), of which those of one cluster are not independent; NaN for one cluster.
-
-    With a value a cluster it is the usual one. Source: Cameron and Miller, "A Practitioner's Guide to Cluster-Robust
-    Inference", Journal of Human Resources 2015, section II, with the factor m / (m - 1) for m clusters.
-    """
-    numbers: dict[object, int] = {}
-    places = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
-    m = len(numbers)
-    if m < 2:
-        return math.nan
-    sums = np.bincount(places, values - values.mean())
-    return math.sqrt(m / (m - 1) * float(sums @ sums)) / values.size
-
-
 def by_share(series: Sequence[Series]) -> pd.DataFrame:
     """How well images are ranked, by the share of anomalous images in their batch.
 
@@ -194,62 +154,6 @@ def _shares(result: CategoryResult) -> dict[str, float]:
         if len(together) > 1:
             shares |= {image_id: sum(together) / len(together) for image_id, _ in batch}
     return shares
-
-
-def by_defect_type(series: Sequence[Series]) -> pd.DataFrame:
-    """Image AUROC of the anomalous units of one defect type against all normal ones, first seed."""
-    rows: list[dict[str, object]] = []
-    for entry in series:
-        for category, result in (entry.finished or entry.jobs)[0].results.items():
-            units = result.units
-            kinds: dict[str, list[float]] = {}
-            for number, value in placements(units).items():
-                if units.labels[number] == 1:
-                    kinds.setdefault(units.defect_type(number), []).append(value)
-            for kind, values in sorted(kinds.items()):
-                shown = {"category": category, "defect_type": kind, "n_images": len(values)}
-                rows.append({**row_labels(entry), **shown, "image_auroc": float(np.mean(values))})
-    return pd.DataFrame(rows)
-
-
-def by_defect_size(series: Sequence[Series]) -> pd.DataFrame:
-    """AUPRO of the regions of one size: overlap averaged over those regions, false positives of the whole category.
-
-    The value is the mean over all regions of the size in a dataset, whichever category they are in. The interval is
-    1.96 standard errors; the regions of one unit are a cluster.
-    """
-    rows: list[dict[str, object]] = []
-    for entry in series:
-        found: list[tuple[float, float, object]] = []
-        job = (entry.finished or entry.jobs)[0]
-        for category in job.results:
-            found += _region_aupro(job, category)
-        for low, high in SIZES:
-            chosen = [place for place in found if low < place[0] <= high]
-            inside = np.array([value for _, value, _ in chosen])
-            if inside.size:
-                error = 1.96 * clustered_error(inside, [unit for _, _, unit in chosen])
-                numbers = {"n_regions": inside.size, "value": float(inside.mean()), "error": error}
-                rows.append({**row_labels(entry), "size_from": low, "size_to": high, **numbers})
-    return pd.DataFrame(rows)
-
-
-def _region_aupro(job: Job, category: str) -> list[tuple[float, float, object]]:
-    """(share of the image, AUPRO, unit) of every region; their mean over regions is the category's AUPRO."""
-    summary = summary_of(job, category)
-    if summary is None:
-        return []
-    pixels = summary.negatives.sum(axis=1, dtype=np.int64)
-    pixels += np.bincount(summary.region_image, summary.areas, len(summary.image_ids)).astype(np.int64)
-    regions = summary.regions.astype(np.float64)
-    negative = np.broadcast_to(summary.negatives.sum(axis=0, dtype=np.float64), regions.shape)
-    counts = binned.Counts(regions, negative, regions / summary.areas[:, None])
-    values = binned.aupro(binned.curves(counts))
-    sizes = summary.areas / pixels[summary.region_image]
-    units = job.results[category].units.of_photo
-    photos = [summary.image_ids[position] for position in summary.region_image]
-    clusters = [(category, units.get(photo, photo)) for photo in photos]
-    return list(zip(sizes.tolist(), values.tolist(), clusters, strict=True))
 
 
 def agreement(series: Sequence[Series]) -> pd.DataFrame:

@@ -14,24 +14,26 @@ scores of the positives* from the largest to the smallest, g = 1, 2, ...:
 A threshold between two such scores adds false positives only: it raises neither recall nor F1, and lies on a horizontal
 piece of the per-region-overlap curve. So the scores of the positives are all that must be visited, and the negatives,
 which are the bulk, are sorted by value and searched. `docs/metrics.md` derives this. Scores that are too many for
-memory are sorted in parts (`sorted_runs`); the counts, and so every value, are the same.
+memory are sorted in parts (`sorted_scores`); the counts, and so every value, are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zsad_bench.metrics import regions
 from zsad_bench.metrics.areas import SortedAreas
-from zsad_bench.metrics.regions import FPR_LIMIT, SWEEP_STEPS, area_under_overlap, label_regions
-from zsad_bench.metrics.sorted_scores import Marked, SortedRuns
+from zsad_bench.metrics.ranked import Groups, Ranked, groups, rank_pixels, ranked_regions, require_finite
+from zsad_bench.metrics.reading import Pairs, binary, sort_dtype, to_numpy
+from zsad_bench.metrics.regions import FPR_LIMIT, SWEEP_STEPS, area_under_overlap
+from zsad_bench.metrics.sorted_scores import SortedRuns
 
-_BLOCK = 1 << 14  # positives handled at a time: bounds the temporaries, whatever the share of positives
-_MOST_REGIONS = 1 << 24  # as long as their numbers are exact in float32
+if TYPE_CHECKING:
+    from zsad_bench.metrics.reading import ArrayLike
 
 
 def image_metrics(labels: ArrayLike | Sequence[int], scores: ArrayLike | Sequence[float]) -> dict[str, float]:
@@ -56,18 +58,18 @@ def image_metrics(labels: ArrayLike | Sequence[int], scores: ArrayLike | Sequenc
         >>> {name: round(value, 3) for name, value in metrics.items()}
         {'image_auroc': 0.667, 'image_ap': 0.917, 'image_f1max': 0.857}
     """
-    truth, values = _to_numpy(labels), _to_numpy(scores)
+    truth, values = to_numpy(labels), to_numpy(scores)
     if truth.ndim != 1 or values.ndim != 1:
         raise ValueError(f"labels and scores must have one dimension, got shapes {truth.shape} and {values.shape}")
     if truth.size != values.size:
         raise ValueError(f"{truth.size} labels but {values.size} scores")
     if not truth.size:
         raise ValueError("no image to evaluate: labels and scores are empty")
-    positive = _binary(truth, "labels")
-    values = values.astype(_sort_dtype([values.dtype]))
+    positive = binary(truth, "labels")
+    values = values.astype(sort_dtype([values.dtype]))
     positives, negatives = SortedRuns.of(values[positive]), SortedRuns.of(values[~positive])
-    ranked = _Ranked(positives, negatives)
-    _require_finite(ranked)
+    ranked = Ranked(positives, negatives)
+    require_finite(ranked)
     auroc, ap, f1max, _ = _exact(ranked)
     return {"image_auroc": auroc, "image_ap": ap, "image_f1max": f1max}
 
@@ -113,7 +115,7 @@ def pixel_metrics(
         >>> {name: round(value, 3) for name, value in pixel_metrics(masks, maps).items()}
         {'pixel_auroc': 0.833, 'pixel_ap': 0.583, 'pixel_f1max': 0.8, 'pixel_aupro': 0.444}
     """
-    return _pixel_metrics(_rank_pixels(_Pairs(masks, maps), folder), sweep200)
+    return _pixel_metrics(rank_pixels(Pairs(masks, maps), folder), sweep200)
 
 
 def area_metrics(areas: SortedAreas, sweep200: bool = False, folder: Path | None = None) -> dict[str, float]:
@@ -130,10 +132,10 @@ def area_metrics(areas: SortedAreas, sweep200: bool = False, folder: Path | None
         positives.add(positive)
         sizes.append(image.sizes)
         n_regions += image.sizes.size
-    return _pixel_metrics(_ranked(positives, negatives, np.concatenate(sizes)), sweep200)
+    return _pixel_metrics(ranked_regions(positives, negatives, np.concatenate(sizes)), sweep200)
 
 
-def _pixel_metrics(ranked: _Ranked, sweep200: bool) -> dict[str, float]:
+def _pixel_metrics(ranked: Ranked, sweep200: bool) -> dict[str, float]:
     auroc, ap, f1max, aupro = _exact(ranked)
     metrics = {"pixel_auroc": auroc, "pixel_ap": ap, "pixel_f1max": f1max, "pixel_aupro": aupro}
     if sweep200:
@@ -162,8 +164,8 @@ def undefined_reasons(
     if not undefined:
         return {}
     parts = truth if isinstance(truth, Sequence) else [truth]
-    no_positive = not any(np.any(_to_numpy(part)) for part in parts)
-    no_negative = all(np.all(_to_numpy(part)) for part in parts)
+    no_positive = not any(np.any(to_numpy(part)) for part in parts)
+    no_negative = all(np.all(to_numpy(part)) for part in parts)
 
     def reason(name: str) -> str:
         unit = "image" if name.startswith("image_") else "pixel"
@@ -176,162 +178,14 @@ def undefined_reasons(
     return {name: reason(name) for name in undefined}
 
 
-# --- reading the input ------------------------------------------------------------------------------------------------
-
-
-def _to_numpy(values: ArrayLike | Sequence[int] | Sequence[float] | int) -> np.ndarray:
-    """Array of anything array-like, torch tensors on any device included. numpy lacks bfloat16: float32 then."""
-    if hasattr(values, "detach"):  # a torch tensor, recognised without importing torch
-        tensor = values.detach().cpu()
-        return (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
-    return np.asarray(values)
-
-
-def _sort_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
-    """float32 when it holds every value of all `dtypes` exactly, else float64."""
-    if any(dtype.kind not in "fiub" for dtype in dtypes):
-        raise ValueError(f"scores must be real numbers, got {', '.join(sorted({str(dtype) for dtype in dtypes}))}")
-    return np.dtype(np.float32 if all(np.can_cast(dtype, np.float32) for dtype in dtypes) else np.float64)
-
-
-def _binary(truth: np.ndarray, name: str) -> np.ndarray:
-    """Bool array of an array that holds only 0 and 1. Raises ValueError naming `name` otherwise."""
-    positive: np.ndarray = truth == 1
-    if not np.array_equal(positive, truth != 0):
-        raise ValueError(f"{name} must hold only 0 (normal) and 1 (anomalous)")
-    return positive
-
-
-def _mask(mask: np.ndarray) -> np.ndarray:
-    """Bool mask: non-zero is anomalous. A float mask with fractions was resized but not thresholded: refused."""
-    if mask.dtype == bool:
-        return mask
-    return mask != 0 if mask.dtype.kind in "iu" else _binary(mask, "float masks")
-
-
-class _Pairs:
-    """(mask, map) of every image, both (H_i, W_i), read when they are asked for, without a copy where the type allows.
-
-    Raises ValueError, as `pixel_metrics` says.
-
-    Attributes:
-        dtype: in which all scores can be compared.
-        n_positive, n_negative: anomalous and normal pixels.
-    """
-
-    def __init__(self, masks: ArrayLike | Sequence[ArrayLike], maps: ArrayLike | Sequence[ArrayLike]) -> None:
-        for name, given in (("masks", masks), ("maps", maps)):
-            if getattr(given, "ndim", 3) != 3:
-                raise ValueError(f"{name} must have three dimensions (n, H, W), got {getattr(given, 'ndim', None)}")
-        if len(masks) != len(maps):
-            raise ValueError(f"{len(masks)} masks but {len(maps)} maps")
-        if not len(maps):
-            raise ValueError("no image to evaluate: masks and maps are empty")
-        self._masks, self._maps = masks, maps
-        dtypes = set()
-        self.n_positive = self.n_negative = 0
-        for mask, scores in self:
-            dtypes.add(scores.dtype)
-            count = int(np.count_nonzero(mask))
-            self.n_positive += count
-            self.n_negative += mask.size - count
-        self.dtype = _sort_dtype(sorted(dtypes, key=str))
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index in range(len(self._maps)):
-            mask, scores = _to_numpy(self._masks[index]), _to_numpy(self._maps[index])
-            if mask.ndim != 2 or mask.shape != scores.shape or not mask.size:
-                raise ValueError(
-                    f"image {index}: mask and map must have two dimensions, the same shape and at least one pixel, "
-                    f"got shapes {mask.shape} and {scores.shape}"
-                )
-            yield _mask(mask), scores
-
-
-# --- counts -----------------------------------------------------------------------------------------------------------
-
-
-class _Ranked(NamedTuple):
-    """The sorted scores of one category."""
-
-    positives: SortedRuns  # complex for pixels: score + region j, so that ties are in the order of their regions
-    negatives: SortedRuns
-    share: np.ndarray = np.zeros(0)  # (K,) 1 / (K x area): what a pixel of a region adds to the mean overlap
-
-
-class _Groups(NamedTuple):
-    """Consecutive groups of equal positive scores, in falling order; arrays of one length, see the top of the file."""
-
-    n: np.ndarray
-    true: np.ndarray  # TP
-    above: np.ndarray  # G
-    reached: np.ndarray  # F
-    gain: np.ndarray  # float64, what the group adds to the mean overlap; zeros for image scores
-
-
-def _rank_pixels(pairs: _Pairs, folder: Path | None) -> _Ranked:
-    """Split the pixels of all images into positives, with their regions, and negatives; sort both by score."""
-    positives = SortedRuns(np.result_type(pairs.dtype, np.complex64), pairs.n_positive, folder)
-    negatives = SortedRuns(pairs.dtype, pairs.n_negative, folder)
-    areas = [np.zeros(0, np.int64)]
-    n_regions = 0
-    for mask, scores in pairs:
-        if not mask.any():
-            negatives.add(scores.reshape(-1))
-            continue
-        inside, area = label_regions(mask)
-        positive = np.empty(inside.size, positives.dtype)
-        positive.real = scores[mask]
-        positive.imag = inside + n_regions
-        positives.add(positive)
-        negatives.add(scores[~mask])
-        areas.append(area)
-        n_regions += area.size
-    return _ranked(positives, negatives, np.concatenate(areas))
-
-
-def _ranked(positives: SortedRuns, negatives: SortedRuns, areas: np.ndarray) -> _Ranked:
-    """Sealed scores with the shares of K regions of these areas (K,)."""
-    if areas.size > _MOST_REGIONS:
-        raise ValueError(f"{areas.size} regions in the masks; at most {_MOST_REGIONS} can be told apart")
-    ranked = _Ranked(positives.seal(), negatives.seal(), 1.0 / (areas * max(areas.size, 1)))
-    _require_finite(ranked)
-    return ranked
-
-
-def _require_finite(ranked: _Ranked) -> None:
-    """Refuse NaN and infinity with ValueError."""
-    bad = ranked.positives.not_finite + ranked.negatives.not_finite
-    if bad:
-        size = ranked.positives.size + ranked.negatives.size
-        raise ValueError(f"{bad} of {size} scores are not finite (NaN or infinity)")
-
-
-def _groups(ranked: _Ranked) -> Iterator[_Groups]:
-    """All groups in blocks of about `_BLOCK` positives; a group is never cut."""
-    positives, negatives = ranked.positives.descend(), Marked(ranked.negatives)
-    true = 0
-    while (block := positives.take_largest(_BLOCK)[::-1]).size:
-        scores = block.real
-        last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), scores.size - 1)
-        size = np.diff(last, prepend=-1)
-        above, reached = negatives.count(scores[last])
-        pixel_gain = ranked.share[block.imag.astype(np.intp)] if ranked.share.size else np.zeros(scores.size)
-        yield _Groups(size, true + last + 1, above, reached, np.add.reduceat(pixel_gain, last - size + 1))
-        true += block.size
-
-
-# --- formulas ---------------------------------------------------------------------------------------------------------
-
-
-def _exact(ranked: _Ranked) -> tuple[float, float, float, float]:
+def _exact(ranked: Ranked) -> tuple[float, float, float, float]:
     """(AUROC, AP, F1-max, AUPRO) of ranked scores, NaN where undefined. For image scores the fourth has no meaning."""
     n_positive, n_negative = ranked.positives.size, ranked.negatives.size
     if not n_positive:
         return np.nan, np.nan, np.nan, np.nan
     limit = FPR_LIMIT * n_negative
     double_wins, ap, f1max, area, overlap, x = 0, 0.0, 0.0, 0.0, 0.0, 0
-    for group in _groups(ranked):
+    for group in groups(ranked):
         double_wins += _double_wins(group, n_negative)
         ap += _recall_gain_times_precision(group, n_positive)
         f1max = max(f1max, _best_f1(group, n_positive))
@@ -345,7 +199,7 @@ def _exact(ranked: _Ranked) -> tuple[float, float, float, float]:
     return double_wins / (2 * n_positive * n_negative), ap, f1max, min(area / limit, 1.0)
 
 
-def _double_wins(group: _Groups, n_negative: int) -> int:
+def _double_wins(group: Groups, n_negative: int) -> int:
     """Twice the (positive, negative) pairs in the right order, ties half: sum n_g [2 (N - F_g) + (F_g - G_g)].
 
     AUROC is this over 2 P N (Mann-Whitney). An integer, hence exact up to P N = 4e18.
@@ -353,7 +207,7 @@ def _double_wins(group: _Groups, n_negative: int) -> int:
     return int(np.sum(group.n * (2 * n_negative - group.reached - group.above)))
 
 
-def _recall_gain_times_precision(group: _Groups, n_positive: int) -> float:
+def _recall_gain_times_precision(group: Groups, n_positive: int) -> float:
     """Step-wise average precision: sum (R_g - R_(g-1)) Precision_g = sum (n_g / P) TP_g / (TP_g + F_g).
 
     No interpolation: the trapezoid under the precision-recall curve is another number, above all when scores tie.
@@ -361,12 +215,6 @@ def _recall_gain_times_precision(group: _Groups, n_positive: int) -> float:
     return float(np.sum(group.n * (group.true / (group.true + group.reached)))) / n_positive
 
 
-def _best_f1(group: _Groups, n_positive: int) -> float:
+def _best_f1(group: Groups, n_positive: int) -> float:
     """Largest 2 TP_g / (TP_g + F_g + P), which is 2 Precision Recall / (Precision + Recall) without its 0 / 0."""
     return float(np.max(2 * group.true / (group.true + group.reached + n_positive)))
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    ArrayLike: TypeAlias = np.ndarray | Tensor

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from zsad_bench.core.names import safe_name
-from zsad_bench.leaderboard import questions
+from zsad_bench.leaderboard import defects, questions
 from zsad_bench.leaderboard.board import BoardOptions, build_board
 from zsad_bench.leaderboard.comparisons import block_values, compare, verdict
 from zsad_bench.leaderboard.merged_rows import shown_rows
@@ -232,7 +232,7 @@ def _row_label(rows: pd.DataFrame) -> pd.Series:
 
 
 def _defect_types(section: Section, series: list[Series]) -> Question:
-    table = questions.by_defect_type(series)
+    table = defects.by_defect_type(series)
     name = f"defect_types_{section.name}"
     text = "Image AUROC of the anomalous images of one defect type against all normal images of the category."
     text += section.of_objects
@@ -248,7 +248,7 @@ def _defect_heat(table: pd.DataFrame, title: str) -> Figure:
 
 
 def _defect_sizes(section: Section, series: list[Series]) -> Question:
-    table = questions.by_defect_size(series)
+    table = defects.by_defect_size(series)
     name = f"defect_sizes_{section.name}"
     return Question(
         name,

@@ -214,7 +214,7 @@ def _ranges(table: pd.DataFrame, name: str) -> list[tuple[float, float]]:
 
 
 def size_figure(table: pd.DataFrame) -> Figure:
-    """AUPRO by the size of the defect, of :func:`~zsad_bench.leaderboard.questions.by_defect_size`."""
+    """AUPRO by the size of the defect, of :func:`~zsad_bench.leaderboard.defects.by_defect_size`."""
     with style():
         made, (axes,) = figure()
         ranges = _ranges(table, "size")
