@@ -1,4 +1,5 @@
 """From result files to tables: the board, its speeds, comparisons, one table per question of the report.
 
-May import everything below ``results``. Start with ``board.py`` and ``tables.py``.
+May import ``results``, ``statistics`` and what they import. Start with ``board.py`` and ``tables.py``; ``series.py``
+puts jobs together that differ in the seed only.
 """
