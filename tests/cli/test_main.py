@@ -99,6 +99,17 @@ def test_a_sweep_ends_with_one_leaderboard(here: Path, photo_folder: Path, capsy
     assert scores["paper"].std(axis=1).max() < 1e-5
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m", "batch_size=1,4"]], ids=["job", "sweep"])
+def test_keys_of_hydra_are_followed(sweep: list[str], here: Path, photo_folder: Path) -> None:
+    common = ["method=musc", "maps=none"]
+    assert run(photo_folder, *sweep, *common) == 0
+    tables = comparable_tables(here)
+    assert not (here / ".hydra").exists()
+    assert run(photo_folder, *sweep, *common, "overwrite=always", "hydra.output_subdir=.hydra") == 0
+    assert (here / ".hydra" / "overrides.yaml").exists()
+    assert comparable_tables(here) == tables
+
+
 def test_swept_methods_may_have_keys_that_the_default_method_lacks(here: Path, photo_folder: Path) -> None:
     sigmas = ("-m", "method=clip_ad,clip_ad_transductive", "method.sigma=3.5")
     assert run(photo_folder, *sigmas, "method.layers=[2]", "dataset.categories=[plate]", "maps=none") == 0

@@ -91,8 +91,8 @@ def _benchmark(given: list[str]) -> int:
     _prepare(command)
     _record_command(command.folder, given)
     try:
-        if launcher or (flags.multirun and jobs[0].sweeper):
-            _hand_over(jobs, rest, command)
+        if launcher or _is_for_hydra(rest) or (flags.multirun and jobs[0].sweeper):
+            _hand_over(jobs, rest, flags.multirun, command)
         else:
             from zsad_bench.cli.jobs import run_here  # not before all mistakes in the configuration are found
 
@@ -102,15 +102,21 @@ def _benchmark(given: list[str]) -> int:
     return command.exit_code()
 
 
-def _hand_over(jobs: Sequence[Composed], overrides: Sequence[str], command: Command) -> None:
-    """Let Hydra run the jobs, in other processes or with values that its sweeper chooses."""
+def _is_for_hydra(overrides: Sequence[str]) -> bool:
+    """Whether keys of Hydra itself were given, which only Hydra can follow."""
+    own = [text for text in overrides if text.lstrip("+~").startswith("hydra.")]
+    return any(not text.lstrip("+").startswith("hydra.searchpath=") for text in own)
+
+
+def _hand_over(jobs: Sequence[Composed], overrides: Sequence[str], sweep: bool, command: Command) -> None:
+    """Let Hydra run the jobs, in other processes, with values that its sweeper chooses, or as its own keys say."""
     from zsad_bench.feature_store.sweep_request import union_of, write_union
 
     write_union(command.request_file, union_of(job.config for job in jobs))
     if launcher := jobs[0].launcher:
         launch(launcher, as_sweep(overrides), len(jobs), command)
     else:
-        start_hydra(["-m", *as_sweep(overrides), told(command)])
+        start_hydra([*(["-m", *as_sweep(overrides)] if sweep else overrides), told(command)])
 
 
 def _data(given: list[str]) -> int:
