@@ -92,7 +92,7 @@ class JobFolder:
         stem = safe_name(result.category)
         for kind, kept in (arrays or {}).items():
             with atomic_path(self._file(stem, f".{kind}.npz")) as path, path.open("wb") as file:
-                np.savez_compressed(file, **kept)
+                np.savez_compressed(file, **kept)  # type: ignore[arg-type]  # no array is called allow_pickle
         content = {"format": self.info.format, **asdict(result), "metrics": _finite_or_none(result.metrics)}
         write_atomic(self._file(stem, ".json"), json.dumps(content, indent=1) + "\n")
 
