@@ -27,7 +27,7 @@ import numpy as np
 
 from zsad_bench.metrics import regions
 from zsad_bench.metrics.areas import SortedAreas
-from zsad_bench.metrics.ranked import Groups, Ranked, groups, rank_pixels, ranked_regions, require_finite
+from zsad_bench.metrics.ranked import Groups, Ranked, groups, rank_pixels, require_finite
 from zsad_bench.metrics.reading import Pairs, binary, sort_dtype, to_numpy
 from zsad_bench.metrics.regions import FPR_LIMIT, SWEEP_STEPS, area_under_overlap
 from zsad_bench.metrics.sorted_scores import SortedRuns
@@ -120,19 +120,7 @@ def pixel_metrics(
 
 def area_metrics(areas: SortedAreas, sweep200: bool = False, folder: Path | None = None) -> dict[str, float]:
     """As :func:`pixel_metrics`, of scores whose regions are labelled already."""
-    positives = SortedRuns(np.result_type(areas.dtype, np.complex64), areas.n_positive, folder)
-    negatives = SortedRuns(areas.dtype, areas.n_negative, folder)
-    sizes = [np.zeros(0, np.int64)]
-    n_regions = 0
-    for image in areas:
-        negatives.add(image.normal)
-        positive = np.empty(image.regions.size, positives.dtype)
-        positive.real = image.regions
-        positive.imag = np.repeat(np.arange(n_regions, n_regions + image.sizes.size), image.sizes)
-        positives.add(positive)
-        sizes.append(image.sizes)
-        n_regions += image.sizes.size
-    return _pixel_metrics(ranked_regions(positives, negatives, np.concatenate(sizes)), sweep200)
+    return _pixel_metrics(rank_pixels(areas, folder), sweep200)
 
 
 def _pixel_metrics(ranked: Ranked, sweep200: bool) -> dict[str, float]:

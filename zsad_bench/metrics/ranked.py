@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from zsad_bench.metrics.areas import ImageAreas, SortedAreas
 from zsad_bench.metrics.reading import Pairs
 from zsad_bench.metrics.regions import label_regions
 from zsad_bench.metrics.sorted_scores import Marked, SortedRuns
@@ -25,7 +27,7 @@ class Ranked(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Consecutive groups of equal positive scores, in falling order; arrays of one length, see the top of the file."""
+    """Consecutive groups of equal positive scores, in falling order; arrays of one length, as ``exact.py`` defines."""
 
     n: np.ndarray
     true: np.ndarray  # TP
@@ -34,34 +36,48 @@ class Groups(NamedTuple):
     gain: np.ndarray  # float64, what the group adds to the mean overlap; zeros for image scores
 
 
-def rank_pixels(pairs: Pairs, folder: Path | None) -> Ranked:
-    """Split the pixels of all images into positives, with their regions, and negatives; sort both by score."""
-    positives = SortedRuns(np.result_type(pairs.dtype, np.complex64), pairs.n_positive, folder)
-    negatives = SortedRuns(pairs.dtype, pairs.n_negative, folder)
+class _Pixels(NamedTuple):
+    """The scores of one image."""
+
+    normal: np.ndarray  # (n,)
+    anomalous: np.ndarray  # (m,)
+    region: np.ndarray  # (m,) number in this image of the region that each anomalous pixel is of
+    areas: np.ndarray  # (r,) int64
+
+
+def rank_pixels(source: Pairs | SortedAreas, folder: Path | None) -> Ranked:
+    """Split the pixels of all images into positives, with their regions, and negatives; sort both by score.
+
+    Raises:
+        ValueError: too many regions, or scores that are not finite.
+    """
+    positives = SortedRuns(np.result_type(source.dtype, np.complex64), source.n_positive, folder)
+    negatives = SortedRuns(source.dtype, source.n_negative, folder)
     areas = [np.zeros(0, np.int64)]
     n_regions = 0
-    for mask, scores in pairs:
-        if not mask.any():
-            negatives.add(scores.reshape(-1))
-            continue
-        inside, area = label_regions(mask)
-        positive = np.empty(inside.size, positives.dtype)
-        positive.real = scores[mask]
-        positive.imag = inside + n_regions
+    for image in map(_labelled, source) if isinstance(source, SortedAreas) else starmap(_split, source):
+        negatives.add(image.normal)
+        positive = np.empty(image.anomalous.size, positives.dtype)
+        positive.real = image.anomalous
+        positive.imag = image.region + n_regions
         positives.add(positive)
-        negatives.add(scores[~mask])
-        areas.append(area)
-        n_regions += area.size
-    return ranked_regions(positives, negatives, np.concatenate(areas))
-
-
-def ranked_regions(positives: SortedRuns, negatives: SortedRuns, areas: np.ndarray) -> Ranked:
-    """Sealed scores with the shares of K regions of these areas (K,)."""
-    if areas.size > _MOST_REGIONS:
-        raise ValueError(f"{areas.size} regions in the masks; at most {_MOST_REGIONS} can be told apart")
-    ranked = Ranked(positives.seal(), negatives.seal(), 1.0 / (areas * max(areas.size, 1)))
+        areas.append(image.areas)
+        n_regions += image.areas.size
+    if n_regions > _MOST_REGIONS:
+        raise ValueError(f"{n_regions} regions in the masks; at most {_MOST_REGIONS} can be told apart")
+    ranked = Ranked(positives.seal(), negatives.seal(), 1.0 / (np.concatenate(areas) * max(n_regions, 1)))
     require_finite(ranked)
     return ranked
+
+
+def _split(mask: np.ndarray, scores: np.ndarray) -> _Pixels:
+    if not mask.any():
+        return _Pixels(scores.reshape(-1), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return _Pixels(scores[~mask], scores[mask], *label_regions(mask))
+
+
+def _labelled(image: ImageAreas) -> _Pixels:
+    return _Pixels(image.normal, image.regions, np.repeat(np.arange(image.sizes.size), image.sizes), image.sizes)
 
 
 def require_finite(ranked: Ranked) -> None:
