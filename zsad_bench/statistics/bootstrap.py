@@ -135,11 +135,12 @@ def pixel_curves(
     width = max(_WIDENED // (8 * len(summary.image_ids)), 64)
     blocks = [slice(max(stop - width, 0), stop) for stop in range(n_bins, 0, -width)]
     whole = list(_from_top(summary, blocks)) if len(blocks) == 1 else None
+    whole_gains = list(_gains(summary, blocks)) if len(blocks) == 1 else None
     at_once = _CHUNK if whole is None else _ROWS  # blocks are made anew every time
     for start in range(0, len(weights), _CHUNK):
         narrow = weights[start : start + _CHUNK].astype(np.float32)
         gain = np.empty((len(narrow), n_bins), np.float32)
-        for bins, _, _, gains in whole or _from_top(summary, blocks):
+        for bins, gains in whole_gains or _gains(summary, blocks):
             np.matmul(narrow[:, owners], gains, out=gain[:, bins])
         n_regions = np.maximum(narrow @ regions, 1)[:, None]
         for first in range(0, len(narrow), at_once):
@@ -149,7 +150,7 @@ def pixel_curves(
             n_positive = owned * pixels
             clump = (n_positive * owned).sum(axis=1) / np.maximum(n_positive.sum(axis=1), 1)
             true, false = (np.zeros((len(drawn), n_bins + 1)) for _ in range(2))
-            for bins, negatives, positives, _ in whole or _from_top(summary, blocks):
+            for bins, negatives, positives in whole or _from_top(summary, blocks):
                 place = slice(1 + n_bins - bins.stop, 1 + n_bins - bins.start)
                 np.matmul(owned, positives, out=true[:, place])
                 np.matmul(drawn, negatives, out=false[:, place])
@@ -159,12 +160,11 @@ def pixel_curves(
 
 def _from_top(
     summary: PixelSummary, blocks: Sequence[slice]
-) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]]:
-    """Blocks of bins, the highest first, with their pixels and gains.
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Blocks of bins, the highest first, with their pixels.
 
     Yields:
-        The bins; negatives (N, g) and positives (M, g) in each bin and all above, the highest first; gains (M, g) of
-        each bin alone, the lowest first.
+        The bins; negatives (N, g) and positives (M, g) in each bin and all above, the highest first.
     """
     above: tuple[NDArray[np.float64], ...] = (np.zeros(1), np.zeros(1))
     for bins in blocks:
@@ -172,4 +172,10 @@ def _from_top(
         within = (np.cumsum(kind[:, ::-1], axis=1, dtype=np.float64) for kind in kinds)
         sums = [part + carried[:, None] for part, carried in zip(within, above, strict=True)]
         above = tuple(part[:, -1].copy() for part in sums)
-        yield bins, sums[0], sums[1], summary.gains(bins).astype(np.float32)
+        yield bins, sums[0], sums[1]
+
+
+def _gains(summary: PixelSummary, blocks: Sequence[slice]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Blocks of bins with the gains (M, g) of each bin alone, the lowest first."""
+    for bins in blocks:
+        yield bins, summary.gains(bins).astype(np.float32)
