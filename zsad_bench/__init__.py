@@ -3,8 +3,9 @@
 Names are loaded on first use, so that ``import zsad_bench`` and ``--help`` do not wait for torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from zsad_bench.core.lazy import on_first_use
 
 if TYPE_CHECKING:
     from zsad_bench.api import BoundMethod, evaluate, load_dataset, load_method
@@ -16,23 +17,23 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundMethod", "ClipEncoder", "UserError", "evaluate", "load_dataset", "load_encoder", "load_method"]
 
-_HOME = {
-    "BoundMethod": "api",
-    "ClipEncoder": "encoder.clip",
-    "UserError": "core.errors",
-    "evaluate": "api",
-    "load_dataset": "api",
-    "load_encoder": "encoder.loading",
-    "load_method": "api",
-}
+_get = on_first_use(
+    __name__,
+    {
+        "zsad_bench.api": ("BoundMethod", "evaluate", "load_dataset", "load_method"),
+        "zsad_bench.core.errors": ("UserError",),
+        "zsad_bench.encoder.clip": ("ClipEncoder",),
+        "zsad_bench.encoder.loading": ("load_encoder",),
+    },
+)
 
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        return import_module("zsad_bench.core.version").package_version()
-    if name not in _HOME:
-        raise AttributeError(f"module 'zsad_bench' has no attribute '{name}'")
-    return getattr(import_module(f"zsad_bench.{_HOME[name]}"), name)
+        from zsad_bench.core.version import package_version
+
+        return package_version()
+    return _get(name)
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,9 @@ a dataset does not wait for torch. Start with ``method.py`` and ``dataset.py``; 
 ``docs/extending.md``.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from zsad_bench.core.lazy import on_first_use
 
 if TYPE_CHECKING:
     from zsad_bench.contract.dataset import CommonOptions, Dataset, DatasetOptions
@@ -44,24 +45,20 @@ __all__ = [
     "UserError",
 ]
 
-_HOME = {
-    "contract.dataset": ("CommonOptions", "Dataset", "DatasetOptions"),
-    "contract.encoder_spec": ("EncoderSpec",),
-    "contract.features": ("FeatureBatch", "FeatureRequest", "Stream", "Tap"),
-    "contract.keys": ("Advice", "Rule"),
-    "contract.method": ("Method", "Prediction", "Setting"),
-    "contract.samples": ("SPLITS", "Index", "Problem", "Sample", "Split"),
-    "contract.text": ("TextFeatures",),
-    "contract.training": ("Facts", "TrainableMethod"),
-    "core.errors": ("UserError",),
-}
-
-
-def __getattr__(name: str) -> object:
-    home = next((module for module, names in _HOME.items() if name in names), None)
-    if home is None:
-        raise AttributeError(f"module 'zsad_bench.contract' has no attribute '{name}'")
-    return getattr(import_module(f"zsad_bench.{home}"), name)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "zsad_bench.contract.dataset": ("CommonOptions", "Dataset", "DatasetOptions"),
+        "zsad_bench.contract.encoder_spec": ("EncoderSpec",),
+        "zsad_bench.contract.features": ("FeatureBatch", "FeatureRequest", "Stream", "Tap"),
+        "zsad_bench.contract.keys": ("Advice", "Rule"),
+        "zsad_bench.contract.method": ("Method", "Prediction", "Setting"),
+        "zsad_bench.contract.samples": ("SPLITS", "Index", "Problem", "Sample", "Split"),
+        "zsad_bench.contract.text": ("TextFeatures",),
+        "zsad_bench.contract.training": ("Facts", "TrainableMethod"),
+        "zsad_bench.core.errors": ("UserError",),
+    },
+)
 
 
 def __dir__() -> list[str]:

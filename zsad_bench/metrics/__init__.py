@@ -6,15 +6,11 @@ the formulas. Names are loaded on first use: tables need the names of metrics, n
 
 from typing import TYPE_CHECKING
 
+from zsad_bench.core.lazy import on_first_use
+
 if TYPE_CHECKING:
     from zsad_bench.metrics.exact import image_metrics, pixel_metrics, undefined_reasons
 
 __all__ = ["image_metrics", "pixel_metrics", "undefined_reasons"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'zsad_bench.metrics' has no attribute '{name}'")
-    from zsad_bench.metrics import exact
-
-    return getattr(exact, name)
+__getattr__ = on_first_use(__name__, {"zsad_bench.metrics.exact": __all__})
