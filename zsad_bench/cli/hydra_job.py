@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from zsad_bench.config.compose import BASIC
 from zsad_bench.core.errors import UserError
 from zsad_bench.results.commands import VARIABLE, Command, text_hash
 
 if TYPE_CHECKING:
     from zsad_bench.contract import FeatureRequest
 
-BASIC_LAUNCHER = "basic"
 # The folder of the command, told to workers: one that already worked for another command stands elsewhere.
 WORKING_FOLDER = "ZSAD_WORKING_FOLDER"
 _WATCH_SECONDS = 0.5
@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
         UserError: this machine does not see the results folder of the launching one; nothing can be written there.
     """
     launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
-    launched = launcher != BASIC_LAUNCHER
+    launched = launcher != BASIC
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(config.results_dir) / config.name
     command = Command(folder, os.environ.get(VARIABLE) or text_hash(overrides))

@@ -33,7 +33,7 @@ from zsad_bench.core.errors import UserError
 ConfigStore.instance().store("bench_schema", BenchConfig)
 
 _SINGLE_KEYS = {key.name for key in fields(BenchConfig)} - set(GROUPS)
-_BASIC = "basic"
+BASIC = "basic"  # launcher and sweeper of Hydra that run all jobs in this process
 _preset_folders: ContextVar[tuple[Path, ...]] = ContextVar("preset_folders", default=())
 
 
@@ -121,7 +121,7 @@ def _compose(overrides: Sequence[str], chosen: dict[tuple[str, ...], DictConfig]
         raise UserError(explain(error, overrides)) from None
     _preset_folders.set(_file_sources(config.hydra.runtime.config_sources))
     names = (str(config.hydra.runtime.choices[f"hydra/{kind}"]) for kind in ("launcher", "sweeper"))
-    launcher, sweeper = (None if name == _BASIC else name for name in names)
+    launcher, sweeper = (None if name == BASIC else name for name in names)
     with open_dict(config):
         del config["hydra"]
     _check_types(config, defaults, [item.key_or_group for item in parsed if not item.is_delete()])

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from zsad_bench.config.plugins import build
 from zsad_bench.config.schema import EncoderConfig
 from zsad_bench.contract import Dataset, FeatureRequest, Method, Sample
 from zsad_bench.core import console
@@ -55,6 +54,7 @@ def configured_source(config: DictConfig, dataset: Dataset) -> FeatureSource:
 def compute_categories(
     config: DictConfig,
     dataset: Dataset,
+    method: Method,
     folder: JobFolder,
     todo: Mapping[str, Sequence[Sample]],
     show_progress: bool = True,
@@ -65,6 +65,7 @@ def compute_categories(
     Args:
         config: of the job.
         dataset: that the samples are of.
+        method: of the job.
         folder: of the job, started.
         todo: the images of each category.
         show_progress: bars on the error stream; processes that share a terminal cannot all draw there.
@@ -74,7 +75,6 @@ def compute_categories(
         UserError: a mistake in data, config or environment. Finished categories are kept.
     """
     limit_threads(config.threads)
-    method = build(config.method, Method, "method")
     source = configured_source(config, dataset)
     if source.encoder.weights.path is None:
         console.warn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,28 +43,29 @@ def run_job(
         UserError: a mistake in data, config or environment. Finished categories are kept.
     """
     dataset = build(config.dataset, Dataset, "dataset")
-    folder = JobFolder(run_folder, _info(config, dataset, run_folder))
+    method = cache(partial(_method, config))
+    folder = JobFolder(run_folder, _info(config, dataset, run_folder, method))
     if config.overwrite == "never":
         folder.require_started()
         return folder
     folder.start(OmegaConf.to_yaml(config, resolve=True))
-    todo = _unfinished(config, dataset, folder)
+    todo = _unfinished(config, dataset, folder, method)
     if not todo:
         console.err.print(f"{folder.path.name}: finished already; overwrite=always computes it again", style="dim")
         return folder
     from zsad_bench.engine.compute import compute_categories
 
-    compute_categories(config, dataset, folder, todo, show_progress, wanted(config))
+    compute_categories(config, dataset, method(), folder, todo, show_progress, wanted(config))
     index().save()
     return folder
 
 
-def _info(config: DictConfig, dataset: Dataset, run_folder: Path) -> JobInfo:
+def _info(config: DictConfig, dataset: Dataset, run_folder: Path, method: Callable[[], Method]) -> JobInfo:
     """The columns of the job, as an earlier run of it wrote them if nothing that they are made from has changed."""
     known = find_job(run_folder, identity(config, dataset.categories))
     if known is not None and known.stamp == stamp(config):
         return replace(known, superseded=False)
-    return describe(config, _method(config), dataset)
+    return describe(config, method(), dataset)
 
 
 def _method(config: DictConfig) -> Method:
@@ -72,7 +74,9 @@ def _method(config: DictConfig) -> Method:
     return build(config.method, Method, "method")
 
 
-def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict[str, list[Sample]]:
+def _unfinished(
+    config: DictConfig, dataset: Dataset, folder: JobFolder, method: Callable[[], Method]
+) -> dict[str, list[Sample]]:
     """Categories to evaluate: all of them, or those without a result for the files as they are now."""
     mine = Shard.parse(config.shard).categories(dataset.categories) if config.shard else dataset.categories
     todo = {category: limited(dataset.samples(category), config.limit) for category in mine}
@@ -83,7 +87,7 @@ def _unfinished(config: DictConfig, dataset: Dataset, folder: JobFolder) -> dict
         return todo
     with console.status("looking whether photos have changed"):
         read_files_ahead([sample for category in kept for sample in todo[category]])
-    k_shot = int(config.method.get("k_shot") or 0) if is_bundled(config.method) else _method(config).k_shot
+    k_shot = int(config.method.get("k_shot") or 0) if is_bundled(config.method) else method().k_shot
 
     def now(category: str) -> str:
         return fingerprint(todo[category], category_references(dataset, category, k_shot, config.seed))

@@ -50,7 +50,8 @@ class StoredFeatures(CategoryFeatures):
         encoder, dataset = source.encoder, source.dataset
         self.blocks = encoder.spec.n_blocks
         self.parts = encoder.parts(request)
-        self.names = list(items_of(request, self.blocks))
+        self.own = items_of(request, self.blocks)
+        self.names = list(self.own)
         self.place = f"{encoder.plan.key}/{safe_name(dataset.name)}/{safe_name(category)}"
         self.unreadable = {}
         self._held: dict[str, Mapping[str, Tensor]] = {}
@@ -73,10 +74,9 @@ class StoredFeatures(CategoryFeatures):
     def ensure(self, population: Sequence[Sample], wanted: FeatureRequest | None) -> None:
         """Encode what is missing, group by group; groups that another process works on are left to it."""
         samples = sorted(population, key=lambda sample: sample.image_id)
-        own = items_of(self.request, self.blocks)
-        every = own | (items_of(wanted, self.blocks) if wanted else {})
+        every = self.own | (items_of(wanted, self.blocks) if wanted else {})
         keys = {sample.image_id: self.key(sample) for sample in samples}
-        missing = self.store.missing(self.place, keys.values(), own)
+        missing = self.store.missing(self.place, keys.values(), self.own)
         groups = [list(samples[start : start + GROUP]) for start in range(0, len(samples), GROUP)]
         todo = [group for group in groups if any(keys[sample.image_id] in missing for sample in group)]
         if not todo:
@@ -91,7 +91,7 @@ class StoredFeatures(CategoryFeatures):
                 with self.store.claim(self.place, _task(keys[sample.image_id] for sample in group)) as mine:
                     if mine:
                         self._encode(group, keys, every, pool, list(waiting)[:ahead])
-                if mine or not self._lacking(group, keys, own):
+                if mine or not self._lacking(group, keys, self.own):
                     self.listener.encoded(len(group))
                     refused = 0
                     continue

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from zsad_bench.config.compose import plain
 from zsad_bench.config.plugins import build
 from zsad_bench.config.schema import NOT_IN_FEATURES
 from zsad_bench.contract import FeatureRequest, Method, Stream, Tap
@@ -24,10 +25,8 @@ from zsad_bench.encoder.plan import encoder_spec
 
 def target(config: DictConfig) -> str:
     """What jobs have in common that read the same features: a hash of encoder and dataset."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    encoder = {key: value for key, value in plain["encoder"].items() if key not in NOT_IN_FEATURES}
-    content = json.dumps([encoder, plain["dataset"]], sort_keys=True, default=str)
+    encoder = {key: value for key, value in plain(config.encoder).items() if key not in NOT_IN_FEATURES}
+    content = json.dumps([encoder, plain(config.dataset)], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -37,7 +36,13 @@ def union_of(configs: Iterable[DictConfig]) -> dict[str, FeatureRequest]:
     A job whose method or encoder cannot be set up adds nothing: it will say why itself.
     """
     found: dict[str, FeatureRequest] = {}
+    asked = set()
     for config in configs:
+        key = target(config)
+        same = (key, config.seed, json.dumps(plain(config.method), sort_keys=True, default=str))
+        if same in asked:  # jobs of other batch sizes
+            continue
+        asked.add(same)
         try:
             spec = encoder_spec(config.encoder.model, config.encoder.pretrained, config.encoder.image_size)
             method = build(config.method, Method, "method")
@@ -45,7 +50,6 @@ def union_of(configs: Iterable[DictConfig]) -> dict[str, FeatureRequest]:
             request = method.request().resolve(spec.n_blocks)
         except (UserError, ValueError):
             continue
-        key = target(config)
         found[key] = found[key].union(request) if key in found else request
     return found
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -101,12 +102,17 @@ def load_ensemble(name: str) -> PromptEnsemble:
         known = ", ".join(ensemble_names())
         raise UserError(f"method.prompts={name}: no such ensemble; choose from {known} or give a YAML file")
     try:
-        written = OmegaConf.create(source.read_text("utf-8"))
-        content = OmegaConf.merge(OmegaConf.structured(PromptEnsemble), {"name": name}, written)
-        return cast(PromptEnsemble, OmegaConf.to_object(content))
+        return cast(PromptEnsemble, OmegaConf.to_object(_parsed(name, source.read_text("utf-8"))))
     except OSError as error:
         raise UserError(f"method.prompts={name}: cannot be read ({error.strerror})") from None
     except OmegaConfBaseException as error:
         raise UserError(f"method.prompts={name}: {str(error).splitlines()[0]}") from None
     except YAMLError as error:
         raise UserError(f"method.prompts={name}: not valid YAML ({error})") from None
+
+
+@lru_cache(maxsize=16)
+def _parsed(name: str, text: str) -> DictConfig:
+    """What a file says; every job asks several times, for its identity and for its prompts."""
+    content = OmegaConf.merge(OmegaConf.structured(PromptEnsemble), {"name": name}, OmegaConf.create(text))
+    return cast(DictConfig, content)
