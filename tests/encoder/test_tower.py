@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.helpers.recorded_clip import recorded_encoder, recorded_images
 from tests.helpers.recordings import assert_recorded
 from tests.helpers.tiny_model import TINY_MODEL
 from zsad_bench.contract import FeatureRequest, Stream, Tap
@@ -181,9 +182,9 @@ def test_normed_tap_is_ln_post_alone(tiny_encoder: ClipEncoder, pixels: torch.Te
 @torch.inference_mode()
 def test_open_clips_own_embeddings(golden_clipad: Path) -> None:
     """Class tokens and text embeddings that open_clip 3.3.0 itself computed."""
-    encoder = load_encoder(str(golden_clipad / "tiny_clip.json"), str(golden_clipad / "tiny_clip.safetensors"))
+    encoder = recorded_encoder(golden_clipad)
     check = np.load(golden_clipad / "openclip330_check.npz")
-    images = torch.from_numpy(np.load(golden_clipad / "inputs.npz")["images"])
+    images = recorded_images(golden_clipad)
     class_tokens = encoder.encode(images, FeatureRequest()).class_tokens
     np.testing.assert_allclose(class_tokens, check["image_features"], atol=1e-4)
     prompts = ["a photo of a flawless bottle.", "a photo of a damaged bottle."]
@@ -198,8 +199,8 @@ def test_towers_without_class_token_are_refused() -> None:
 @torch.inference_mode()
 def test_streams_match_the_official_codes(golden_clipad: Path) -> None:
     """AnoVL's value-value tokens, CLIP-AD's stages, and CLIP-AD's aliased ordinary tokens o_l = h_l + a_(l+1)."""
-    encoder = load_encoder(str(golden_clipad / "tiny_clip.json"), str(golden_clipad / "tiny_clip.safetensors"))
-    images = torch.from_numpy(np.load(golden_clipad / "inputs.npz")["images"])
+    encoder = recorded_encoder(golden_clipad)
+    images = recorded_images(golden_clipad)
     anovl, clipad = np.load(golden_clipad / "anovl_features.npz"), np.load(golden_clipad / "clipad_features.npz")
     whole = Tap(12, VV, projected=True)
     stages = [Tap(block, Stream(restart=3), projected=True) for block in (3, 6, 9, 12)]
@@ -214,7 +215,7 @@ def test_streams_match_the_official_codes(golden_clipad: Path) -> None:
 
 @torch.inference_mode()
 def test_plain_taps_match_musc(golden_winclip: Path) -> None:
-    encoder = load_encoder(str(golden_winclip / "tiny_clip.json"), str(golden_winclip / "tiny_clip.safetensors"))
+    encoder = recorded_encoder(golden_winclip)
     inputs, musc = np.load(golden_winclip / "inputs.npz"), np.load(golden_winclip / "musc.npz")
     images = torch.from_numpy(np.concatenate([inputs["images"], inputs["images_extra"]]))
     taps = tuple(Tap(int(block)) for block in musc["layers"])

@@ -23,6 +23,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from tests.helpers.recorded_clip import recorded_encoder, recorded_images
 from tests.helpers.recordings import assert_recorded
 from tests.helpers.registry import NAMES, assert_same, config_of, make, names, photos
 from tests.helpers.tiny_model import TINY_MODEL
@@ -50,23 +51,19 @@ WINCLIP_CLASSES = ["bottle", "carpet", "pcb1", "metal nut", "metal_nut"]
 CLIP_AD_CLASSES = ["bottle", "carpet", "pcb1", "metal nut"]
 
 
-def load(folder: Path) -> ClipEncoder:
-    return load_encoder(str(folder / "tiny_clip.json"), str(folder / "tiny_clip.safetensors"), device=DEVICE)
-
-
 @pytest.fixture(scope="module")
 def winclip_encoder(golden_winclip: Path) -> ClipEncoder:
-    return load(golden_winclip)
+    return recorded_encoder(golden_winclip, DEVICE)
 
 
 @pytest.fixture(scope="module")
 def clipad_encoder(golden_clipad: Path) -> ClipEncoder:
-    return load(golden_clipad)
+    return recorded_encoder(golden_clipad, DEVICE)
 
 
 @pytest.fixture(scope="module")
 def clipad_images(golden_clipad: Path) -> torch.Tensor:
-    return torch.from_numpy(np.load(golden_clipad / "inputs.npz")["images"])
+    return recorded_images(golden_clipad)
 
 
 def recorded(folder: Path, name: str) -> Arrays:

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.helpers.recorded_clip import recorded_encoder, recorded_images
 from tests.helpers.recordings import assert_recorded
-from zsad_bench import load_encoder, load_method
+from zsad_bench import load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.contract import FeatureBatch, FeatureRequest, Prediction, Tap, TextFeatures
 from zsad_bench.contract.views import VIEWS, augmented_views
@@ -37,12 +38,12 @@ def load(golden_clipad: Path) -> dict[str, Arrays]:
 
 @pytest.fixture(scope="module")
 def encoder(golden_clipad: Path) -> ClipEncoder:
-    return load_encoder(str(golden_clipad / "tiny_clip.json"), str(golden_clipad / "tiny_clip.safetensors"))
+    return recorded_encoder(golden_clipad)
 
 
 @pytest.fixture(scope="module")
 def images(golden_clipad: Path) -> torch.Tensor:
-    return torch.from_numpy(np.load(golden_clipad / "inputs.npz")["images"])
+    return recorded_images(golden_clipad)
 
 
 @pytest.fixture(scope="module")

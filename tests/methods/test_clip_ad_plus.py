@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.recorded_clip import recorded_encoder
 from tests.helpers.recordings import assert_recorded
 from tests.helpers.tiny_model import TINY_ENCODER, TINY_MODEL
 from zsad_bench import evaluate, load_dataset, load_encoder, load_method
@@ -31,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def encoder(golden_clipad: Path) -> ClipEncoder:
-    return load_encoder(str(golden_clipad / "tiny_clip.json"), str(golden_clipad / "tiny_clip.safetensors"))
+    return recorded_encoder(golden_clipad)
 
 
 @pytest.fixture(scope="module")

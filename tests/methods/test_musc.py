@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.helpers.recorded_clip import recorded_encoder
 from tests.helpers.recordings import assert_recorded
-from zsad_bench import load_encoder, load_method
+from zsad_bench import load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.contract import FeatureBatch, Prediction
 from zsad_bench.core.errors import UserError
@@ -27,7 +28,7 @@ def golden(golden_winclip: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def official(golden_winclip: Path) -> BoundMethod:
-    encoder = load_encoder(str(golden_winclip / "tiny_clip.json"), str(golden_winclip / "tiny_clip.safetensors"))
+    encoder = recorded_encoder(golden_winclip)
     return load_method("musc_paper", encoder=encoder)
 
 

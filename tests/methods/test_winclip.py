@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.recorded_clip import recorded_encoder, recorded_images
 from tests.helpers.recordings import assert_recorded
-from zsad_bench import load_encoder, load_method
+from zsad_bench import load_method
 from zsad_bench.api import BoundMethod
 from zsad_bench.contract import FeatureBatch, FeatureRequest
 from zsad_bench.core.errors import UserError
@@ -24,12 +25,12 @@ CLASSES = ["bottle", "carpet", "pcb1", "metal nut", "metal_nut"]  # the order of
 
 @pytest.fixture(scope="module")
 def encoder(golden_winclip: Path) -> ClipEncoder:
-    return load_encoder(str(golden_winclip / "tiny_clip.json"), str(golden_winclip / "tiny_clip.safetensors"))
+    return recorded_encoder(golden_winclip)
 
 
 @pytest.fixture(scope="module")
 def images(golden_winclip: Path) -> torch.Tensor:
-    return torch.from_numpy(np.load(golden_winclip / "inputs.npz")["images"])
+    return recorded_images(golden_winclip)
 
 
 @pytest.fixture(scope="module")
